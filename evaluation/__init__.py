@@ -1,0 +1,1 @@
+"""Checkpoint + benchmark -> figures. Nothing is here yet."""

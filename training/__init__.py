@@ -1,0 +1,1 @@
+"""Dataset -> checkpoint. Nothing is here yet."""
