@@ -1,0 +1,256 @@
+"""Isolation: functions run in a child process with limits, so that one poisoned file harms only itself.
+
+    Sandbox.call(function, ...)   -> its result, or the exception that it raised
+    Sandbox.stream(generator, ..) -> its items as they are made, a few in flight at most
+
+The child is a fresh interpreter that is started by the first call and kept, so that imports are paid
+once. One that hangs, dies or runs out of memory is replaced before the next call. It has a limit on its
+address space, leaves no core dump, and the kernel ends it when the parent dies, however the parent dies.
+
+The parent sends (function, arguments) in pickled form, so both must be importable by name. The child
+answers with messages (kind, value); in a stream the parent grants it one more item for each one taken.
+"""
+
+import contextlib
+import ctypes
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection, Pipe
+from typing import Any
+
+IN_FLIGHT = 2
+"""Items of a stream that may be made before the consumer has taken the first of them."""
+
+_START_TIMEOUT_S = 120.0  # of a bare interpreter on a busy machine
+_STOP_TIMEOUT_S = 2.0  # for a child to leave an abandoned stream; a new one costs less than a longer wait
+_PR_SET_PDEATHSIG = 1
+
+_RESULT, _ITEM, _END, _ERROR, _MORE, _STOP = "result", "item", "end", "error", "more", "stop"
+
+_BOOT = (
+    "import sys; sys.path[:] = {path!r}; from data_pipeline import isolation; isolation.serve({arguments})"
+)
+
+
+class ChildTimeout(Exception):
+    """The function took longer than it may; its process was killed."""
+
+
+class ChildCrashed(Exception):
+    """The process died under the function; the text names the signal or the exit status."""
+
+
+class Sandbox:
+    """One child process. Not for use by two threads at a time.
+
+    `timeout_s` limits what a caller waits for one call or one whole stream, `stall_timeout_s` what it
+    waits for one item of a stream; time that the consumer of a stream takes for itself does not count.
+    """
+
+    def __init__(self, *, address_space_bytes: int, timeout_s: float, stall_timeout_s: float) -> None:
+        self._address_space_bytes = address_space_bytes
+        self._timeout_s = timeout_s
+        self._stall_timeout_s = stall_timeout_s
+        # PR_SET_PDEATHSIG fires when the *thread* that started the child ends: start it from one that stays.
+        self._spawner = ThreadPoolExecutor(1, thread_name_prefix="sandbox-spawner")
+        self._child: _Child | None = None
+        self._open_stream: object | None = None
+
+    def __enter__(self) -> "Sandbox":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def call(self, function: Callable, *args: Any, **kwargs: Any) -> Any:
+        """What the function returns; what it raises is raised here.
+
+        Raises ChildTimeout, ChildCrashed, MemoryError (more than `address_space_bytes`).
+        """
+        child = self._request(function, args, kwargs, streaming=False)
+        return child.receive(self._timeout_s, f"{_name(function)} took longer than")[1]
+
+    def stream(self, function: Callable, *args: Any, **kwargs: Any) -> Generator[Any, None, None]:
+        """The items of a generator function, made at most IN_FLIGHT ahead of their use.
+
+        Raises what `call` raises. A consumer may stop at any item.
+        """
+        child = self._request(function, args, kwargs, streaming=True)
+        mine = self._open_stream = object()
+        left_s = self._timeout_s
+        try:
+            while True:
+                started = time.monotonic()
+                limit_s = min(left_s, self._stall_timeout_s)
+                kind, value = child.receive(limit_s, f"{_name(function)} gave no item for")
+                left_s -= time.monotonic() - started
+                if kind == _END:
+                    return
+                yield value
+                if self._open_stream is not mine:
+                    raise RuntimeError(f"this stream of {_name(function)} was ended by a later call")
+                child.send(_MORE)
+        except GeneratorExit:
+            if self._open_stream is mine:
+                self._leave_stream(child)
+            raise
+        finally:
+            if self._open_stream is mine:
+                self._open_stream = None
+
+    def close(self) -> None:
+        """End the child. The next call starts another."""
+        if self._child is not None:
+            self._child.kill()
+        self._child = None
+
+    def _request(self, function: Callable, args: tuple, kwargs: dict, *, streaming: bool) -> "_Child":
+        message = pickle.dumps((function, args, kwargs, streaming))
+        if self._child is not None and self._open_stream is not None:
+            self._leave_stream(self._child)
+        if self._child is None or not self._child.is_alive():
+            self.close()
+            self._child = self._spawner.submit(_Child, self._address_space_bytes).result()
+        self._child.send_bytes(message)
+        return self._child
+
+    def _leave_stream(self, child: "_Child") -> None:
+        """Leave a stream before its end: the child is told to stop, and killed where it does not listen."""
+        self._open_stream = None
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
+        with contextlib.suppress(Exception):  # whatever it had left to say concerns nobody any more
+            child.send(_STOP)
+            while child.receive(deadline - time.monotonic(), "the stream did not stop within")[0] != _END:
+                continue
+
+
+class _Child:
+    """A running child process, seen from the parent."""
+
+    def __init__(self, address_space_bytes: int) -> None:
+        self._connection, theirs = Pipe()
+        arguments = f"{theirs.fileno()}, {os.getpid()}, {address_space_bytes}"
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _BOOT.format(path=sys.path, arguments=arguments)],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is the parent's to handle
+            )
+        self.receive(_START_TIMEOUT_S, "the child interpreter did not start within")
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def send(self, word: str) -> None:
+        self.send_bytes(pickle.dumps(word))
+
+    def send_bytes(self, message: bytes) -> None:
+        try:
+            self._connection.send_bytes(message)
+        except OSError:
+            raise ChildCrashed(self._obituary()) from None
+
+    def receive(self, timeout_s: float, complaint: str) -> tuple[str, Any]:
+        """The next message; an _ERROR is raised. Past the timeout the child is killed."""
+        try:
+            if not self._connection.poll(max(timeout_s, 0.0)):
+                self.kill()
+                raise ChildTimeout(f"{complaint} {timeout_s:.1f} s")
+            kind, value = self._connection.recv()
+        except (EOFError, OSError):
+            raise ChildCrashed(self._obituary()) from None
+        if kind != _ERROR:
+            return kind, value
+        if isinstance(value, MemoryError):  # what it still holds is not known: the next call gets a fresh one
+            self.kill()
+        raise value
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._connection.close()
+
+    def _obituary(self) -> str:
+        """How it died."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_STOP_TIMEOUT_S)
+        status = self._process.poll()
+        self.kill()
+        if status is None:
+            return "the child process closed its pipe and was killed"
+        if status < 0:
+            return f"the child process was killed by {signal.Signals(-status).name}"
+        return f"the child process ended with exit status {status}"
+
+
+def serve(descriptor: int, parent_pid: int, address_space_bytes: int) -> None:
+    """The child's life: one request after another, until the parent closes the pipe."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:  # it died before it could be watched
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
+    with Connection(descriptor) as connection:
+        connection.send((_RESULT, None))
+        while True:
+            try:
+                message = connection.recv_bytes()
+            except EOFError:
+                return
+            answer = _answer(connection, message)
+            if answer is not None:
+                connection.send_bytes(answer)
+
+
+def _answer(connection: Connection, message: bytes) -> bytes | None:
+    """The last message about one request, pickled; None to a word about a stream that is over."""
+    try:
+        request = pickle.loads(message)  # noqa: S301 - from our own parent
+        if isinstance(request, str):
+            return None
+        function, args, kwargs, streaming = request
+        if streaming:
+            _stream(connection, function(*args, **kwargs))
+            return pickle.dumps((_END, None))
+        return pickle.dumps((_RESULT, function(*args, **kwargs)))
+    except MemoryError:
+        limit_gib = resource.getrlimit(resource.RLIMIT_AS)[0] / 2**30
+        return pickle.dumps((_ERROR, MemoryError(f"needs more than {limit_gib:.1f} GiB of address space")))
+    except Exception as failure:  # noqa: BLE001 - whatever it is, it is the parent's
+        return pickle.dumps((_ERROR, _portable(failure)))
+
+
+def _stream(connection: Connection, items: Generator) -> None:
+    """Send items while the parent grants them, until it says stop."""
+    granted = IN_FLIGHT
+    with contextlib.closing(items):
+        for item in items:
+            connection.send((_ITEM, item))
+            granted -= 1
+            while granted == 0 or connection.poll():
+                if connection.recv() == _STOP:
+                    return
+                granted += 1
+
+
+def _portable(failure: Exception) -> Exception:
+    """The exception with the child's traceback as a note, or its text where it does not pickle."""
+    failure.add_note("In the child process:\n" + traceback.format_exc())
+    try:
+        pickle.loads(pickle.dumps(failure))  # noqa: S301 - what this line made
+    except Exception:  # noqa: BLE001 - an exception's own pickling code may raise anything
+        return RuntimeError(f"{type(failure).__name__}: {failure}")
+    return failure
+
+
+def _name(function: Callable) -> str:
+    return getattr(function, "__qualname__", repr(function))
