@@ -1,0 +1,289 @@
+"""What has been measured, on disk: one folder a source, keyed by its content.
+
+    measured/{sha256[:2]}/{sha256}/{clip_id}.mp4 .flac .npz     media of clips that passed every rule
+                                  /measurements.parquet         one row a clip (or one without clip_id)
+                                  /record.json                  written last: this source is done
+    measured/sources.parquet                                    the last listing: uri -> content
+
+Several workers may hold clips of one source. Each writes its clip's row into `parts-…/`; whoever
+finds the set complete gathers it. Every write is a rename and says the same whoever does it, so a
+kill at any moment, or the same work done twice, changes nothing.
+
+A part of a source (a list's time range or crop) has files of its own: `record-{window}.json`.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_pipeline.clip import Clip, Reason, Word
+
+MEASUREMENTS = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("source_sha256", pa.string()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("source_fps", pa.float64()),
+        ("source_width", pa.int32()),
+        ("source_height", pa.int32()),
+        ("repeated_frame_ratio", pa.float64()),
+        ("luminance", pa.float64()),
+        ("sharpness", pa.float64()),
+        ("motion", pa.float64()),
+        ("blockiness", pa.float64()),
+        ("loudness_dbfs", pa.float64()),
+        ("speech_ratio", pa.float64()),
+        ("music_ratio", pa.float64()),
+        ("singing_ratio", pa.float64()),
+        ("snr_db", pa.float64()),
+        ("speech_quality", pa.float64()),
+        ("language", pa.string()),
+        ("language_probability", pa.float64()),
+        ("transcript", pa.string()),
+        ("n_words", pa.int32()),
+        ("asr_logprob", pa.float64()),
+        (
+            "words",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("text", pa.string()),
+                        ("start_s", pa.float64()),
+                        ("end_s", pa.float64()),
+                        ("probability", pa.float64()),
+                    ]
+                )
+            ),
+        ),
+        ("speech_backend", pa.string()),
+        ("n_faces_max", pa.int32()),
+        ("other_face_ratio", pa.float64()),
+        ("face_fraction", pa.float64()),
+        ("face_height_px", pa.float64()),
+        ("face_detected_ratio", pa.float64()),
+        ("face_gap_s", pa.float64()),
+        ("face_confidence", pa.float64()),
+        ("yaw_deg_p95", pa.float64()),
+        ("pitch_deg_p95", pa.float64()),
+        ("roll_deg_p95", pa.float64()),
+        ("identity_consistency", pa.float64()),
+        ("human_score", pa.float64()),
+        ("face_backend", pa.string()),
+        ("caption", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("fps", pa.float64()),
+        ("n_frames", pa.int32()),
+        ("crop", pa.list_(pa.float64())),
+        ("stage_reasons", pa.list_(pa.string())),
+        ("complete", pa.bool_()),
+        ("has_media", pa.bool_()),
+        ("error", pa.string()),
+        ("thumbnail", pa.binary()),
+        ("measure_sha256", pa.string()),
+    ]
+)
+DECIMALS = 6
+"""Stored floats are rounded: no last bit of one machine decides about a dataset."""
+
+MEDIA = (".mp4", ".flac", ".npz")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A source that is done."""
+
+    source_sha256: str
+    window: str
+    measure_sha256: str
+    clip_ids: list[str]
+    reason: Reason | None
+    error: str | None
+    stage_seconds: dict[str, float]
+    duration_s: float
+
+
+def measurement_row(clip: Clip, measure_sha256: str, complete: bool) -> dict[str, Any]:
+    """A clip as a row of MEASUREMENTS."""
+    own = {
+        field.name: getattr(clip, field.name) for field in fields(Clip) if field.name in MEASUREMENTS.names
+    }
+    row = {name: round(value, DECIMALS) if isinstance(value, float) else value for name, value in own.items()}
+    row["words"] = [_word_row(word) for word in clip.words]
+    row["stage_reasons"] = [reason.value for reason in clip.reasons]
+    row["has_media"] = clip.n_frames is not None
+    return row | {"complete": complete, "measure_sha256": measure_sha256}
+
+
+def _word_row(word: Word) -> dict[str, Any]:
+    return {
+        "text": word.text,
+        "start_s": round(word.start_s, 3),
+        "end_s": round(word.end_s, 3),
+        "probability": round(word.probability, 4),
+    }
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of `path` only when the writing has succeeded."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class Ledger:
+    """The `measured/` folder of a dataset, for one measuring configuration."""
+
+    def __init__(self, dataset: Path, measure_sha256: str) -> None:
+        self.root = dataset / "measured"
+        self.measure_sha256 = measure_sha256
+
+    def folder(self, sha256: str) -> Path:
+        """Where everything of one source lies."""
+        return self.root / sha256[:2] / sha256
+
+    def record(self, sha256: str, window: str = "") -> Record | None:
+        """The record of a source that is done under this configuration."""
+        try:
+            record = Record(**json.loads(_record_path(self.folder(sha256), window).read_text()))
+        except FileNotFoundError:
+            return None
+        return record if record.measure_sha256 == self.measure_sha256 else None
+
+    def measurements(self, record: Record) -> pa.Table:
+        """The rows of one record."""
+        path = _measurements_path(self.folder(record.source_sha256), record.window)
+        return pq.ParquetFile(path).read()
+
+    def forget(self, sha256: str, window: str = "") -> None:
+        """Take back a record whose clips are to be measured further."""
+        _record_path(self.folder(sha256), window).unlink(missing_ok=True)
+
+    def add_clip(self, clip: Clip, window: str, complete: bool) -> None:
+        """Write one clip's row, and the record if it was the last one."""
+        if clip.source_sha256 is None or clip.clip_id is None:
+            raise ValueError(f"{clip.source_uri}: a clip without content hash or name cannot be recorded")
+        row = measurement_row(clip, self.measure_sha256, complete)
+        with self._parts(clip.source_sha256, window) as parts:
+            _write_json(parts / f"{clip.clip_id}.json", clip.stage_seconds)
+            _write_rows(parts / f"{clip.clip_id}.parquet", pa.Table.from_pylist([row], MEASUREMENTS))
+            self._gather(parts, clip.source_sha256, window)
+
+    def add_source(self, source: Clip, clip_ids: list[str], window: str) -> None:
+        """Say which clips a source gave, once all of them are on their way; none is an outcome, too."""
+        if source.source_sha256 is None:
+            raise ValueError(f"{source.source_uri}: a source without content hash cannot be recorded")
+        plan = {
+            "clip_ids": clip_ids,
+            "reason": source.reasons[0] if source.reasons else None,
+            "error": source.error,
+            "stage_seconds": source.stage_seconds,
+            "duration_s": source.source_duration_s or 0.0,
+        }
+        if not clip_ids:
+            row = measurement_row(source, self.measure_sha256, complete=False)
+            self._commit(source.source_sha256, window, pa.Table.from_pylist([row], MEASUREMENTS), plan)
+            return
+        with self._parts(source.source_sha256, window) as parts:
+            _write_json(parts / "plan.json", plan)
+            self._gather(parts, source.source_sha256, window)
+
+    @contextmanager
+    def _parts(self, sha256: str, window: str) -> Iterator[Path]:
+        """The folder that collects a source's rows.
+
+        The same content under two names may be measured twice at a time. Whoever comes second finds
+        the record made and the folder gone: all is said, and what it wrote since is swept away.
+        """
+        parts = self.folder(sha256) / f"parts-{self.measure_sha256[:8]}{window}"
+        try:
+            yield parts
+        except FileNotFoundError:
+            if self.record(sha256, window) is None:
+                raise
+        if self.record(sha256, window) is not None:
+            shutil.rmtree(parts, ignore_errors=True)
+
+    def _gather(self, parts: Path, sha256: str, window: str) -> None:
+        """Make the record if the plan and the rows of all its clips are there."""
+        if not (parts / "plan.json").exists():
+            return
+        plan = json.loads((parts / "plan.json").read_text())
+        rows = [parts / f"{clip_id}.parquet" for clip_id in plan["clip_ids"]]
+        if not all(path.exists() for path in rows):
+            return
+        seconds = [json.loads(path.with_suffix(".json").read_text()) for path in rows]
+        plan["stage_seconds"] = _summed([plan["stage_seconds"], *seconds])
+        table = pa.concat_tables([pq.ParquetFile(path).read() for path in rows])
+        self._commit(
+            sha256, window, table.sort_by([("start_s", "ascending"), ("clip_id", "ascending")]), plan
+        )
+
+    def _commit(self, sha256: str, window: str, rows: pa.Table, plan: dict[str, Any]) -> None:
+        folder = self.folder(sha256)
+        _write_rows(_measurements_path(folder, window), rows)
+        own = {"source_sha256": sha256, "window": window, "measure_sha256": self.measure_sha256}
+        _write_json(_record_path(folder, window), own | plan)
+
+
+def _record_path(folder: Path, window: str) -> Path:
+    return folder / (f"record-{window}.json" if window else "record.json")
+
+
+def _measurements_path(folder: Path, window: str) -> Path:
+    return folder / (f"measurements-{window}.parquet" if window else "measurements.parquet")
+
+
+def _write_rows(path: Path, rows: pa.Table) -> None:
+    with replacing(path) as temporary:
+        pq.write_table(rows, temporary)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1))
+
+
+def _summed(parts: list[dict[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for part in parts:
+        for stage, seconds in part.items():
+            total[stage] = round(total.get(stage, 0.0) + seconds, 4)
+    return total
+
+
+LISTING = pa.schema(
+    [
+        ("uri", pa.string()),
+        ("window", pa.string()),
+        ("source_sha256", pa.string()),
+        ("licence", pa.string()),
+        ("speaker", pa.string()),
+        ("caption", pa.string()),
+        ("reason", pa.string()),
+        ("error", pa.string()),
+        ("size", pa.int64()),
+        ("modified_ns", pa.int64()),
+    ]
+)
+"""One row for every listed source; `reason` and `error` only where there is no content to key by."""
+
+
+def listing_path(dataset: Path) -> Path:
+    """The last listing of a dataset: a Parquet file of LISTING, in order of uri and window."""
+    return dataset / "measured" / "sources.parquet"

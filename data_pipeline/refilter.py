@@ -1,0 +1,80 @@
+"""refilter: other thresholds on a dataset that is there. A preview reads the manifest only."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from data_pipeline import policy
+from data_pipeline.config import ConfigError, CurationConfig, config_with
+from data_pipeline.curate import measure_sources, write_report
+from data_pipeline.dataset import Dataset
+from data_pipeline.pack import Packed, pack
+from data_pipeline.sources import list_sources
+from data_pipeline.tally import counts_of, hours_of
+
+COLUMNS = [
+    *dict.fromkeys(rule.column for rule in policy.RULES),
+    *("clip_id", "start_s", "end_s", "language", "stage_reasons", "complete", "has_media"),
+    *("status", "reason", "source_uris"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What other thresholds would change. Counts are of clips."""
+
+    kept_before: int
+    kept_after: int
+    hours_before: float
+    hours_after: float
+    newly_rejected: dict[str, int]
+    """By the reason that would reject them."""
+    newly_kept: dict[str, int]
+    """By the reason that rejects them now; measured to the end, so nothing is missing."""
+    to_measure: dict[str, int]
+    """By the reason that stopped them: no rule is against what is known, the rest must be measured."""
+    to_measure_uris: frozenset[str]
+
+
+def with_filters(dataset: Dataset, overrides: list[str]) -> CurationConfig:
+    """The dataset's own configuration with other filters. Raises ConfigError."""
+    for override in overrides:
+        if not override.startswith("filters."):
+            raise ConfigError(f"{override!r}: refilter changes filters only, as filters.KEY=VALUE")
+    return config_with(dataset.version.config, overrides, str(dataset.root))
+
+
+def preview(dataset: Dataset, config: CurationConfig) -> Preview:
+    """What `config.filters` would make of the dataset's current version."""
+    rows = dataset.manifest(COLUMNS)
+    was_kept = np.array(rows["status"].to_pylist()) == "kept"
+    further = policy.needs_measuring(rows, config.filters)
+    decided = policy.decide(rows.drop_columns(["status", "reason"]), config.filters)
+    is_kept = np.array(decided["status"].to_pylist()) == "kept"
+    uris = _filtered(rows, further)["source_uris"].to_pylist()
+    return Preview(
+        kept_before=int(was_kept.sum()),
+        kept_after=int(is_kept.sum()),
+        hours_before=hours_of(_filtered(rows, was_kept)),
+        hours_after=hours_of(_filtered(rows, is_kept)),
+        newly_rejected=counts_of(_filtered(decided, was_kept & ~is_kept)["reason"]),
+        newly_kept=counts_of(_filtered(rows, ~was_kept & is_kept)["reason"]),
+        to_measure=counts_of(_filtered(rows, further)["reason"]),
+        to_measure_uris=frozenset(uri for some in uris for uri in some),
+    )
+
+
+def apply(dataset: Dataset, config: CurationConfig, to_measure_uris: frozenset[str]) -> Packed:
+    """Make the version that `preview` spoke of. Needs Ray if something must be measured further."""
+    if to_measure_uris:
+        sources = (source for source in list_sources(config.sources) if source.uri in to_measure_uris)
+        measure_sources(sources, config, dataset.root / "measured" / "refilter.parquet")
+    packed = pack(config)
+    write_report(Path(dataset.root), config, packed, wall_s=None)
+    return packed
+
+
+def _filtered(rows: pa.Table, mask: np.ndarray) -> pa.Table:
+    return rows.filter(pa.array(mask, pa.bool_()))
