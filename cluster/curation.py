@@ -1,0 +1,69 @@
+"""`hallo3 curate` and `hallo3 dataset refilter`: run, and say what came of it."""
+
+import sys
+from pathlib import Path
+
+from cluster.launch import ray_session
+from data_pipeline.config import ConfigError, CurationConfig
+from data_pipeline.dataset import Dataset
+from data_pipeline.sources import SourcesError
+
+PROBLEM, WRONG_INPUT, TOO_MANY_FAILED = 1, 2, 4
+
+
+def run(config: CurationConfig, sample: int | None) -> int:
+    """Curate, or with `sample` only measure a few sources and say what all would yield and cost."""
+    from data_pipeline.curate import TooManyErrors, curate, pilot
+    from data_pipeline.pack import PackError
+    from data_pipeline.show import lines_of_pilot, show
+    from data_pipeline.weights import WeightsUnavailable
+
+    try:
+        with ray_session(config.ray):
+            if sample is not None:
+                for line in lines_of_pilot(pilot(config, sample)):
+                    print(line)
+                return 0
+            packed = curate(config)
+    except SourcesError as error:
+        return _fail(error, WRONG_INPUT)
+    except (PackError, WeightsUnavailable) as error:
+        return _fail(error, PROBLEM)
+    except TooManyErrors as error:
+        return _fail(error, TOO_MANY_FAILED)
+    print("\n".join(show(Dataset.open(config.output))))
+    if not packed.changed:
+        print("nothing changed: the version before is the current one")
+    print(f"report: {Path(config.output) / 'report.html'}")
+    return 0
+
+
+def refilter(dataset: Dataset, overrides: list[str], make_version: bool) -> int:
+    """Say what other thresholds would change; with `make_version`, change it."""
+    from contextlib import nullcontext
+
+    from data_pipeline.pack import PackError
+    from data_pipeline.refilter import apply, preview, with_filters
+    from data_pipeline.show import lines_of_preview
+
+    try:
+        config = with_filters(dataset, overrides)
+    except ConfigError as error:
+        return _fail(error, WRONG_INPUT)
+    change = preview(dataset, config)
+    print("\n".join(lines_of_preview(change)))
+    if not make_version:
+        print("a preview: nothing was written; --apply makes the new version")
+        return 0
+    try:
+        with ray_session(config.ray) if change.to_measure_uris else nullcontext():
+            packed = apply(dataset, config, change.to_measure_uris)
+    except (PackError, SourcesError) as error:
+        return _fail(error, PROBLEM)
+    print(f"version {packed.version}" if packed.changed else "nothing changed")
+    return 0
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"hallo3: {error}", file=sys.stderr)
+    return status

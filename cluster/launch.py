@@ -1,0 +1,94 @@
+"""Where a command runs: Ray on this machine for as long as the command, or a job on a cluster."""
+
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data_pipeline.config import RayConfig
+
+GB = 10**9
+
+
+class LaunchError(Exception):
+    """A cluster that cannot be reached or refused the job."""
+
+
+@contextmanager
+def ray_session(config: RayConfig) -> Iterator[None]:
+    """Ray, connected: the cluster whose job this process is, else one of this machine's own.
+
+    Inside a job Ray sets RAY_ADDRESS. A cluster of this machine's own ends with the session.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
+    else:
+        ray.init(
+            address="local",
+            num_cpus=max(2, os.cpu_count() or 2),
+            object_store_memory=int(config.object_store_gb * GB),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def submit(address: str, arguments: list[str]) -> int:
+    """Run `hallo3 arguments` (without `--on`) as a job on the cluster at `address`; its exit status.
+
+    The project's own packages travel with the job; its libraries must be installed on the cluster.
+    Paths in the arguments are the cluster's. Raises LaunchError.
+    """
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
+    command = shlex.join(["python", "-m", "cluster.cli", *_without_on(arguments)])
+    project = Path(__file__).resolve().parents[1]
+    try:
+        client = JobSubmissionClient(address)
+        job = client.submit_job(
+            entrypoint=command,
+            runtime_env={
+                "working_dir": str(project),
+                "excludes": [".git", ".venv", "demo", "outputs", "tests", "docs"],
+            },
+        )
+    except (ConnectionError, RuntimeError) as error:
+        raise LaunchError(f"--on {address}: the job could not be submitted: {error}") from error
+    print(f"job {job} on {address}", file=sys.stderr)
+    _follow(client, job)
+    status = client.get_job_info(job)
+    if status.status == JobStatus.SUCCEEDED:
+        return 0
+    return status.driver_exit_code or 1
+
+
+def _follow(client: object, job: str) -> None:
+    import asyncio
+
+    async def copy_logs() -> None:
+        async for lines in client.tail_job_logs(job):  # type: ignore[attr-defined]
+            sys.stdout.write(lines)
+            sys.stdout.flush()
+
+    asyncio.run(copy_logs())
+
+
+def _without_on(arguments: list[str]) -> list[str]:
+    rest: list[str] = []
+    given = iter(arguments)
+    for argument in given:
+        if argument == "--on":
+            next(given, None)
+        elif not argument.startswith("--on="):
+            rest.append(argument)
+    return rest

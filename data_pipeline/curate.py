@@ -1,0 +1,115 @@
+"""curate: the whole journey, sources -> measure -> pack -> report, and a pilot on a few sources."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data_pipeline import policy
+from data_pipeline.config import CurationConfig
+from data_pipeline.ledger import Ledger, listing_path
+from data_pipeline.measure import measure
+from data_pipeline.pack import Packed, measured_rows, pack
+from data_pipeline.progress import Progress
+from data_pipeline.report import render_report
+from data_pipeline.sources import Source, list_sources, sample_of, table_of
+from data_pipeline.tally import counts_of, hours_of
+
+
+class TooManyErrors(Exception):
+    """The dataset is made, but more sources failed than `max_error_fraction` allows."""
+
+
+def curate(config: CurationConfig) -> Packed:
+    """Curate every source of the configuration into the next version of its dataset.
+
+    Needs Ray to be connected. Raises SourcesError, PackError, and TooManyErrors at the very end.
+    """
+    started = time.monotonic()
+    root = Path(config.output)
+    measure_sources(list_sources(config.sources), config, listing_path(root))
+    packed = pack(config)
+    write_report(root, config, packed, time.monotonic() - started)
+    if packed.error_fraction > config.max_error_fraction:
+        raise TooManyErrors(
+            f"{packed.error_fraction:.1%} of the sources failed for want of storage, time or a working "
+            f"stage; max_error_fraction allows {config.max_error_fraction:.1%}. The errors are in "
+            f"{root}/report.html; the same command tries those again that may be better now"
+        )
+    return packed
+
+
+def measure_sources(sources: Iterable[Source], config: CurationConfig, listing: Path) -> None:
+    """Measure sources with progress shown."""
+    table = table_of(sources)
+    with Progress(table.num_rows) as progress:
+        measure(table, config, listing, progress.add)
+
+
+def write_report(root: Path, config: CurationConfig, packed: Packed, wall_s: float | None) -> Path:
+    """`report.html` of a version."""
+    thumbnails = zip(packed.clips["clip_id"].to_pylist(), packed.clips["thumbnail"].to_pylist(), strict=True)
+    html = render_report(
+        name=config.name,
+        version=packed.version,
+        clips=packed.clips.drop_columns("thumbnail"),
+        thumbnails={clip_id: strip for clip_id, strip in thumbnails if clip_id and strip},
+        thresholds=policy.thresholds(config.filters),
+        stage_seconds=packed.stage_seconds,
+        wall_s=wall_s,
+        header={
+            "preset": config.name,
+            "measure": config.measure_sha256()[:12],
+            "policy": config.policy_sha256()[:12],
+            "faces": config.faces.backend,
+            "speech": config.speech.backend,
+        },
+    )
+    path = root / "report.html"
+    path.write_text(html, "utf-8")
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Pilot:
+    """What a few sources say about all of them."""
+
+    sources: int
+    sources_in_all: int
+    source_hours: float
+    kept_hours: float
+    reasons: dict[str, int]
+    """Clips, and sources that gave none, by first reason."""
+    seconds_by_stage: dict[str, float]
+    wall_s: float
+
+
+def pilot(config: CurationConfig, count: int) -> Pilot:
+    """Measure `count` sources, spread over the list, and say what the whole would yield and cost.
+
+    What is measured stays in the ledger; no version is made.
+    """
+    started = time.monotonic()
+    root = Path(config.output)
+    every = list(list_sources(config.sources))
+    listing = root / "measured" / "pilot.parquet"
+    measure_sources(sample_of(every, count), config, listing)
+    ledger = Ledger(root, config.measure_sha256())
+    rows, records = measured_rows(ledger, pq.ParquetFile(listing).read())
+    rows = policy.decide(rows, config.filters)
+    seconds: dict[str, float] = {}
+    for record in records:
+        for stage, spent in record.stage_seconds.items():
+            seconds[stage] = seconds.get(stage, 0.0) + spent
+    return Pilot(
+        sources=min(count, len(every)),
+        sources_in_all=len(every),
+        source_hours=sum(record.duration_s for record in records) / 3600,
+        kept_hours=hours_of(rows.filter(pc.equal(rows["status"], "kept"))),
+        reasons=counts_of(rows["reason"]),
+        seconds_by_stage=seconds,
+        wall_s=time.monotonic() - started,
+    )
