@@ -13,19 +13,20 @@ PROBLEM, WRONG_INPUT, TOO_MANY_FAILED = 1, 2, 4
 
 def run(config: CurationConfig, sample: int | None) -> int:
     """Curate, or with `sample` only measure a few sources and say what all would yield and cost."""
-    from data_pipeline.curate import TooManyErrors, curate, pilot
+    from data_pipeline.curate import BackendMissing, TooManyErrors, curate, pilot, prepare
     from data_pipeline.pack import PackError
     from data_pipeline.show import lines_of_pilot, show
     from data_pipeline.weights import WeightsUnavailable
 
     try:
+        prepare(config)
         with ray_session(config.ray):
             if sample is not None:
                 for line in lines_of_pilot(pilot(config, sample)):
                     print(line)
                 return 0
             packed = curate(config)
-    except SourcesError as error:
+    except (BackendMissing, SourcesError) as error:
         return _fail(error, WRONG_INPUT)
     except (PackError, WeightsUnavailable) as error:
         return _fail(error, PROBLEM)

@@ -24,6 +24,8 @@ def ray_session(config: RayConfig) -> Iterator[None]:
     Inside a job Ray sets RAY_ADDRESS. A cluster of this machine's own ends with the session.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray's core reports as errors, on stderr, what is none: that restarted actors will need their arguments.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
     if os.environ.get("RAY_ADDRESS"):

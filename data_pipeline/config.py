@@ -135,7 +135,7 @@ class FiltersConfig(Section):
     max_pitch_deg: float | None = 35.0
     max_roll_deg: float | None = 30.0
     min_identity_consistency: float | None = 0.9
-    min_face_confidence: float | None = Field(0.85, description="of the detector; a covered face has less")
+    min_face_confidence: float | None = Field(0.8, description="of the detector; a covered face has less")
     min_human_score: float | None = None
 
 

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_pipeline import policy
+from data_pipeline import policy, weights
 from data_pipeline.config import CurationConfig
 from data_pipeline.ledger import Ledger, listing_path
 from data_pipeline.measure import measure
@@ -19,8 +20,25 @@ from data_pipeline.sources import Source, list_sources, sample_of, table_of
 from data_pipeline.tally import counts_of, hours_of
 
 
+class BackendMissing(Exception):
+    """A configured backend needs a library that is not installed."""
+
+
 class TooManyErrors(Exception):
     """The dataset is made, but more sources failed than `max_error_fraction` allows."""
+
+
+def prepare(config: CurationConfig) -> None:
+    """Make sure, before anything starts, that what the configured backends need is here.
+
+    Raises BackendMissing, or WeightsUnavailable for a model that is neither cached nor to be had.
+    """
+    if config.segment.backend == "transnetv2" and find_spec("torch") is None:
+        raise BackendMissing(
+            "segment.backend: transnetv2 runs on torch, which is not installed; install hallo3[train], "
+            "or choose segment.backend=pyscenedetect"
+        )
+    weights.pull(sorted(weights.digests_of_backends(config)))
 
 
 def curate(config: CurationConfig) -> Packed:

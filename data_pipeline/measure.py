@@ -128,8 +128,8 @@ def _graph(rows: pa.Table, config: CurationConfig, number: int) -> Any:
     context = DataContext.get_current()
     context.target_max_block_size = BLOCK_BYTES
     context.enable_progress_bars = False
-    # A block whose worker died is dropped, the worker replaced. Nothing is lost by this: the driver counts
-    # the sources, and does those again that did not arrive.
+    # A block whose worker died twice is dropped. Nothing is lost by this: the driver counts the sources, and
+    # does those again that did not arrive.
     context.max_errored_blocks = -1
     cpus = int(ray.cluster_resources().get("CPU", 1))
     per_block = 1 if number else max(1, min(32, rows.num_rows // (8 * cpus)))
@@ -161,7 +161,8 @@ def _actors(resources: ResourcesConfig) -> dict[str, Any]:
         "compute": pool,
         "num_cpus": resources.cpus,
         "num_gpus": resources.gpus or None,
-        "max_restarts": 0,
+        "max_restarts": -1,  # with 0, a pool whose idle actor was killed waits for ever
+        "max_task_retries": 1,  # a clip that kills every actor is dropped with its block, not tried for ever
     }
 
 

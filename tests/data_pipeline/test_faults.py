@@ -77,14 +77,12 @@ def wait_until(condition: Callable[[], bool], build: subprocess.Popen) -> None:
         time.sleep(0.02)
 
 
-def actors(build: subprocess.Popen, stage: str) -> list[psutil.Process]:
+def actors(build: subprocess.Popen, stage: str = "") -> list[psutil.Process]:
     found = []
     for process in psutil.Process(build.pid).children(recursive=True):
-        try:
-            if f"MapBatches({stage})" in " ".join(process.cmdline()):
+        with contextlib.suppress(psutil.Error):  # it may end while we look
+            if f"MapBatches({stage}" in " ".join(process.cmdline()):
                 found.append(process)
-        except psutil.NoSuchProcess:
-            continue
     return found
 
 
@@ -95,12 +93,12 @@ def test_a_killed_driver_loses_nothing_and_measures_no_committed_source_again(
     build = start(videos, root)
     wait_until(lambda: len(records(root)) >= 3, build)
     children = psutil.Process(build.pid).children(recursive=True)
-    writers = [child for child in children if "MapBatches" in " ".join(child.cmdline())]
+    writers = actors(build)
     build.send_signal(signal.SIGKILL)
     build.wait()
     _, alive = psutil.wait_procs(writers, timeout=60)
     for child in children:  # Ray's own agents take a while to find out
-        with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.Error):
             child.kill()
     assert not alive, f"workers outlived their driver: {[process.name() for process in alive]}"
     assert not (root / "dataset.json").exists()

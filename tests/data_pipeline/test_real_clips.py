@@ -1,0 +1,64 @@
+"""Real clips, labelled by people: recall of what is to be kept and of what is to be rejected.
+
+Off-sync clips and duplicates are judged by a later step and left out here.
+"""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.test_curation import hallo3
+
+REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
+LATER = {"off_sync", "duplicate"}
+
+pytestmark = pytest.mark.skipif(
+    not REAL.exists(), reason="the labelled real clips are not beside this project"
+)
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory) -> dict[str, list[dict]]:
+    from data_pipeline.dataset import Dataset
+
+    root = tmp_path_factory.mktemp("real") / "dataset"
+    done = hallo3("curate", "talking_head", f"sources={REAL}", f"output={root}")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, list[dict]] = {}
+    for row in Dataset.open(root).manifest(["source_uris", "status", "reason"]).to_pylist():
+        found.setdefault(Path(row["source_uris"][0]).name, []).append(row)
+    return found
+
+
+def labelled(expected: str) -> list[dict[str, str]]:
+    with (REAL / "manifest.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if "/" not in row["file"]]
+    return [row for row in rows if row["expected"] == expected and row["expected_reason"] not in LATER]
+
+
+def is_kept(rows: list[dict]) -> bool:
+    return any(row["status"] == "kept" for row in rows)
+
+
+def test_at_least_85_percent_of_the_good_clips_are_kept(outcomes) -> None:
+    good = labelled("keep")
+    kept = [row["file"] for row in good if is_kept(outcomes[row["file"]])]
+    assert len(kept) >= 0.85 * len(good), sorted({row["file"] for row in good} - set(kept))
+
+
+def test_at_least_85_percent_of_the_bad_clips_are_rejected(outcomes) -> None:
+    bad = [row for row in labelled("reject") if row["file"] != "made_07.mp4"]
+    rejected = [row["file"] for row in bad if not is_kept(outcomes[row["file"]])]
+    assert len(rejected) >= 0.85 * len(bad), sorted({row["file"] for row in bad} - set(rejected))
+
+
+def test_three_joined_speakers_are_cut_into_three_clips(outcomes) -> None:
+    assert [row["status"] for row in outcomes["made_07.mp4"]] == ["kept"] * 3
+
+
+def test_every_file_has_a_row_and_every_corrupt_one_says_so(outcomes) -> None:
+    every = {row["file"] for row in labelled("keep") + labelled("reject")}
+    assert every <= set(outcomes)
+    for name in ("made_01.mp4", "made_02.mp4", "made_03.mp4"):
+        assert [(row["status"], row["reason"]) for row in outcomes[name]] == [("error", "corrupt")]
