@@ -20,7 +20,7 @@ demo: install
 	$(BIN)/hallo3 demo --output demo
 
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: install
 	$(BIN)/pytest -m slow

@@ -213,7 +213,7 @@ class Ledger:
         parts = self.folder(sha256) / f"parts-{self.measure_sha256[:8]}{window}"
         try:
             yield parts
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):  # mkdir says the latter of a folder that goes meanwhile
             if self.record(sha256, window) is None:
                 raise
         if self.record(sha256, window) is not None:
