@@ -11,6 +11,7 @@ from pathlib import Path
 from data_pipeline.config import RayConfig
 
 GB = 10**9
+PACKAGES = ("data_pipeline", "training", "evaluation", "cluster")
 
 
 class LaunchError(Exception):
@@ -51,20 +52,18 @@ def submit(address: str, arguments: list[str]) -> int:
     The project's own packages travel with the job; its libraries must be installed on the cluster.
     Paths in the arguments are the cluster's. Raises LaunchError.
     """
+    from ray.exceptions import RayError
     from ray.job_submission import JobStatus, JobSubmissionClient
 
     command = shlex.join(["python", "-m", "cluster.cli", *_without_on(arguments)])
-    project = Path(__file__).resolve().parents[1]
+    installed = Path(__file__).resolve().parents[1]
     try:
         client = JobSubmissionClient(address)
         job = client.submit_job(
             entrypoint=command,
-            runtime_env={
-                "working_dir": str(project),
-                "excludes": [".git", ".venv", "demo", "outputs", "tests", "docs"],
-            },
+            runtime_env={"py_modules": [str(installed / package) for package in PACKAGES]},
         )
-    except (ConnectionError, RuntimeError) as error:
+    except (ConnectionError, RuntimeError, RayError) as error:
         raise LaunchError(f"--on {address}: the job could not be submitted: {error}") from error
     print(f"job {job} on {address}", file=sys.stderr)
     _follow(client, job)

@@ -198,6 +198,7 @@ class Ledger:
         if not clip_ids:
             row = measurement_row(source, self.measure_sha256, complete=False)
             self._commit(source.source_sha256, window, pa.Table.from_pylist([row], MEASUREMENTS), plan)
+            shutil.rmtree(self._parts_folder(source.source_sha256, window), ignore_errors=True)
             return
         with self._parts(source.source_sha256, window) as parts:
             _write_json(parts / "plan.json", plan)
@@ -210,7 +211,7 @@ class Ledger:
         The same content under two names may be measured twice at a time. Whoever comes second finds
         the record made and the folder gone: all is said, and what it wrote since is swept away.
         """
-        parts = self.folder(sha256) / f"parts-{self.measure_sha256[:8]}{window}"
+        parts = self._parts_folder(sha256, window)
         try:
             yield parts
         except (FileNotFoundError, FileExistsError):  # mkdir says the latter of a folder that goes meanwhile
@@ -218,6 +219,9 @@ class Ledger:
                 raise
         if self.record(sha256, window) is not None:
             shutil.rmtree(parts, ignore_errors=True)
+
+    def _parts_folder(self, sha256: str, window: str) -> Path:
+        return self.folder(sha256) / f"parts-{self.measure_sha256[:8]}{window}"
 
     def _gather(self, parts: Path, sha256: str, window: str) -> None:
         """Make the record if the plan and the rows of all its clips are there."""

@@ -18,7 +18,6 @@ import stat
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -181,8 +180,10 @@ class Decode:
 
     def _source(self, source: Source, known: dict[str, Any]) -> Iterator[Item]:
         end = SourceRow(source, _as_clip(source))
-        with _failures_recorded(end.clip):
+        try:
             self._identify(end, known)
+        except Exception as error:  # noqa: BLE001 - becomes the source's outcome
+            _fail(end.clip, error)
         if end.clip.source_sha256 is None:
             yield Item(source, end.clip, end)
             return
@@ -206,7 +207,7 @@ class Decode:
                 raise MediaError(Reason.UNSUPPORTED, f"{path}: not a plain file")
             end.size, end.modified_ns = status.st_size, status.st_mtime_ns
             unchanged = (end.size, end.modified_ns) == (known["known_size"], known["known_modified_ns"])
-            end.clip.source_sha256 = known["known_sha256"] if unchanged else _sha256(path)
+            end.clip.source_sha256 = (known["known_sha256"] if unchanged else None) or _sha256(path)
         except FileNotFoundError:
             raise MediaError(Reason.MISSING, f"{path}: no such file") from None
         except OSError as error:
@@ -229,17 +230,18 @@ class Decode:
         from data_pipeline.stages.segment import probe_source, segment
 
         config, given, started = self.config, end.source, time.perf_counter()
-        with _failures_recorded(end.clip):
-            clip = self.sandbox.call(probe_source, given.path, end.clip, config.limits.max_pixels)
-            end.clip = clip
-            if not policy.reasons_of(clip, config.filters):
-                arguments = (given.path, clip, config.segment, config.limits.max_pixels)
-                for piece in self.sandbox.stream(segment, *arguments):
+        max_pixels = config.limits.max_pixels
+        try:
+            end.clip = self.sandbox.call(probe_source, given.path, end.clip, max_pixels)
+            if not policy.reasons_of(end.clip, config.filters):
+                for piece in self.sandbox.stream(segment, given.path, end.clip, config.segment, max_pixels):
                     if piece.clip_id is None:
                         end.clip = piece
                     else:
                         end.clip_ids.append(piece.clip_id)
                         yield Item(given, _lightened(piece, config))
+        except Exception as error:  # noqa: BLE001 - becomes the source's outcome
+            _fail(end.clip, error)
         if end.clip.reasons:  # a source that broke half-way is not half a source
             end.clip_ids.clear()
         end.clip.stage_seconds["decode"] = time.perf_counter() - started
@@ -334,8 +336,10 @@ def _advanced(name: str, stage: Callable[[Clip], Clip], clip: Clip, config: Cura
     if _stopped(clip, config):
         return clip
     started, advanced = time.perf_counter(), clip
-    with _failures_recorded(clip):
+    try:
         advanced = stage(clip)
+    except Exception as error:  # noqa: BLE001 - becomes the clip's outcome
+        _fail(clip, error)
     advanced.stage_seconds[name] = time.perf_counter() - started
     return advanced
 
@@ -354,26 +358,22 @@ def _lightened(clip: Clip, config: CurationConfig) -> Clip:
     return clip
 
 
-@contextmanager
-def _failures_recorded(clip: Clip) -> Iterator[None]:
+def _fail(clip: Clip, error: Exception) -> None:
     """One poisoned item harms only itself: whatever goes wrong with it becomes its outcome."""
     from data_pipeline.isolation import ChildCrashed, ChildTimeout
     from data_pipeline.media import MediaError
 
-    try:
-        yield
-    except MediaError as error:
+    if isinstance(error, MediaError):
         clip.reasons, clip.error = [error.reason], str(error)
-    except ChildTimeout as error:
-        clip.reasons, clip.error = [Reason.DECODE_TIMEOUT], str(error)
-    except ChildCrashed as error:
-        clip.reasons, clip.error = [Reason.DECODER_CRASH], str(error)
-    except MemoryError as error:
-        clip.reasons, clip.error = [Reason.UNSUPPORTED], f"needs more than limits.address_space_gb: {error}"
-    except OSError as error:
-        clip.reasons, clip.error = [Reason.STORAGE], f"{type(error).__name__}: {error}"
-    except Exception as error:  # noqa: BLE001 - a stage may fail in any way; the row says how
-        clip.reasons, clip.error = [Reason.STAGE_FAILED], f"{type(error).__name__}: {error}"
+        return
+    known = (
+        (ChildTimeout, Reason.DECODE_TIMEOUT),
+        (ChildCrashed, Reason.DECODER_CRASH),
+        (MemoryError, Reason.UNSUPPORTED),  # more than limits.address_space_gb
+        (OSError, Reason.STORAGE),
+    )
+    reason = next((reason for kind, reason in known if isinstance(error, kind)), Reason.STAGE_FAILED)
+    clip.reasons, clip.error = [reason], f"{type(error).__name__}: {error}"
 
 
 def _sandbox(config: CurationConfig) -> Any:

@@ -92,6 +92,10 @@ def list_sources(spec: str | list[str]) -> Iterator[Source]:
             if key not in seen:
                 seen.add(key)
                 yield source
+    if not seen:
+        raise SourcesError(
+            f"sources: {spec!r} holds no video; known are {', '.join(sorted(VIDEO_EXTENSIONS))}"
+        )
 
 
 def _expand(name: str) -> Iterator[Source]:

@@ -15,6 +15,16 @@ def hangs(*_: Any, **__: Any) -> None:
     time.sleep(3600)
 
 
+def breaks_off(path: Any, source: Any, *rest: Any) -> Any:
+    """Gives the clips of a source, and then finds it damaged."""
+    from data_pipeline.clip import Reason
+    from data_pipeline.media import MediaError
+    from data_pipeline.stages.segment import segment
+
+    yield from segment(path, source, *rest)
+    raise MediaError(Reason.CORRUPT, f"{path}: damaged at its end")
+
+
 def fails(*_: Any, **__: Any) -> None:
     """Raises what nobody expects."""
     raise ZeroDivisionError("division by zero")

@@ -142,6 +142,24 @@ def test_a_decoder_that_ends_badly_is_recorded_and_the_next_source_is_decoded(
     assert items_of(decode, source)[-1].clip.reasons == []
 
 
+def test_a_source_that_breaks_off_after_good_clips_is_an_error_as_a_whole(
+    config, tmp_path, monkeypatch
+) -> None:
+    source = Source(str(good_video(tmp_path / "a.mp4")))
+    monkeypatch.setattr("data_pipeline.stages.segment.segment", crashing.breaks_off)
+    clip, end = items_of(Decode(config), source)
+    assert end.clip.reasons == [Reason.CORRUPT]
+    assert "damaged at its end" in end.clip.error
+    assert end.end.clip_ids == []
+    ledger = Ledger(Path(config.output), config.measure_sha256())
+    ledger.add_clip(clip.clip, "", complete=True)
+    ledger.add_source(end.clip, end.end.clip_ids, "")
+    record = ledger.record(end.clip.source_sha256)
+    assert record.reason == "corrupt"
+    assert ledger.measurements(record)["clip_id"].to_pylist() == [None]
+    assert not list(ledger.folder(end.clip.source_sha256).glob("parts-*"))
+
+
 def test_a_source_that_a_rule_stops_is_not_decoded(config, tmp_path) -> None:
     filters = config.filters.model_copy(update={"min_short_side_px": 300})
     end = outcome(config.model_copy(update={"filters": filters}), good_video(tmp_path / "a.mp4"))

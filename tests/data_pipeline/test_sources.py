@@ -130,6 +130,12 @@ def test_what_matches_nothing_or_cannot_be_reached_is_named(spec) -> None:
         list(list_sources(spec))
 
 
+def test_a_folder_without_videos_is_named(tmp_path) -> None:
+    touch(tmp_path / "notes.txt")
+    with pytest.raises(SourcesError, match="holds no video"):
+        list(list_sources(str(tmp_path)))
+
+
 def test_a_sample_is_the_same_whatever_the_order() -> None:
     sources = [Source(f"{i}.mp4") for i in range(100)]
     assert set(sample_of(sources, 7)) == set(sample_of(reversed(sources), 7))
