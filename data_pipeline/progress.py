@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from data_pipeline.measure import SourceRow
+    from data_pipeline.actors import SourceRow
 
 LINE_EVERY_S = 10.0
 

@@ -34,7 +34,11 @@ def cluster(tmp_path_factory) -> Iterator[str]:
     command += [f"--{name}={port}" for name, port in ports.items()]
     head = subprocess.Popen(
         command,
-        env=os.environ | {"RAY_AUTH_MODE": "disabled"},  # it listens on loopback only
+        env=os.environ
+        | {
+            "RAY_AUTH_MODE": "disabled",  # the job server listens on loopback only
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # a job starts `python`
+        },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
