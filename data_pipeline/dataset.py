@@ -11,82 +11,36 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_pipeline.ledger import replacing
+from data_pipeline.ledger import MEASUREMENTS, replacing
 from data_pipeline.shards import Place, ShardError, read_sample
 
 SCHEMA_VERSION = 1
 
 MANIFEST = pa.schema(
     [
-        ("clip_id", pa.string()),
-        ("source_sha256", pa.string()),
+        *(column for column in MEASUREMENTS if column.name not in ("words", "thumbnail")),
         ("source_uris", pa.list_(pa.string())),
         ("source_licence", pa.string()),
         ("speaker", pa.string()),
-        ("start_s", pa.float64()),
-        ("end_s", pa.float64()),
-        ("fps", pa.float64()),
-        ("source_fps", pa.float64()),
-        ("repeated_frame_ratio", pa.float64()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("source_width", pa.int32()),
-        ("source_height", pa.int32()),
-        ("crop", pa.list_(pa.float64())),
-        ("n_frames", pa.int32()),
-        ("n_faces_max", pa.int32()),
-        ("other_face_ratio", pa.float64()),
-        ("face_fraction", pa.float64()),
-        ("face_height_px", pa.float64()),
-        ("face_detected_ratio", pa.float64()),
-        ("face_gap_s", pa.float64()),
-        ("face_confidence", pa.float64()),
-        ("yaw_deg_p95", pa.float64()),
-        ("pitch_deg_p95", pa.float64()),
-        ("roll_deg_p95", pa.float64()),
         ("identity_id", pa.string()),
-        ("identity_consistency", pa.float64()),
-        ("human_score", pa.float64()),
-        ("loudness_dbfs", pa.float64()),
-        ("speech_ratio", pa.float64()),
-        ("music_ratio", pa.float64()),
-        ("singing_ratio", pa.float64()),
-        ("snr_db", pa.float64()),
-        ("speech_quality", pa.float64()),
-        ("language", pa.string()),
-        ("language_probability", pa.float64()),
-        ("transcript", pa.string()),
-        ("n_words", pa.int32()),
-        ("asr_logprob", pa.float64()),
         ("sync_offset_frames", pa.float64()),
         ("sync_shift_applied_s", pa.float64()),
         ("sync_confidence", pa.float64()),
         ("sync_distance", pa.float64()),
         ("sync_margin", pa.float64()),
-        ("motion", pa.float64()),
-        ("sharpness", pa.float64()),
-        ("luminance", pa.float64()),
-        ("blockiness", pa.float64()),
+        ("sync_backend", pa.string()),
         ("phash", pa.string()),
         ("duplicate_of", pa.string()),
-        ("caption", pa.string()),
-        ("face_backend", pa.string()),
-        ("speech_backend", pa.string()),
-        ("sync_backend", pa.string()),
         ("status", pa.string()),
         ("reason", pa.string()),
         ("reasons", pa.list_(pa.string())),
-        ("stage_reasons", pa.list_(pa.string())),
-        ("complete", pa.bool_()),
-        ("has_media", pa.bool_()),
-        ("error", pa.string()),
         ("split", pa.string()),
         ("shard", pa.string()),
         ("byte_offset", pa.int64()),
         ("byte_size", pa.int64()),
-        ("measure_sha256", pa.string()),
         ("policy_sha256", pa.string()),
     ]
 )
@@ -154,7 +108,7 @@ class Dataset:
         """Where every kept clip's sample lies."""
         columns = ["clip_id", "shard", "byte_offset", "byte_size"]
         table = self.manifest(columns)
-        held = table.filter(pa.compute.is_valid(table["shard"]))
+        held = table.filter(pc.is_valid(table["shard"]))
         return {row["clip_id"]: Place(*(row[name] for name in columns[1:])) for row in held.to_pylist()}
 
     def versions(self) -> list[int]:

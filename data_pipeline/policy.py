@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_pipeline.clip import ERROR_REASONS, Clip, Reason
 from data_pipeline.config import FiltersConfig
@@ -138,7 +139,7 @@ def _status(first: int) -> str:
 
 
 def _mark_stage_reasons(against: np.ndarray, stage_reasons: pa.ListArray, column_of: dict) -> None:
-    rows = pa.compute.list_parent_indices(stage_reasons).to_pylist()
+    rows = pc.list_parent_indices(stage_reasons).to_pylist()
     for row, reason in zip(rows, stage_reasons.flatten().to_pylist(), strict=True):
         against[row, column_of[Reason(reason)]] = True
 
