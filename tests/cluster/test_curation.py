@@ -97,7 +97,7 @@ def test_a_pilot_tells_yield_and_cost_and_makes_no_version(videos, tmp_path) -> 
 
 def test_too_many_failures_of_ours_end_with_status_4_after_all_is_done(videos, tmp_path) -> None:
     listed = tmp_path / "list.csv"
-    listed.write_text(f"uri\n{videos / 'text.mp4'}\n{videos / 'no_audio.mp4'}\n")
+    listed.write_text(f"uri\n{videos / 'upright.mov'}\n{videos / 'dark.mp4'}\n")
     given = [f"sources={listed}", f"output={tmp_path}/dataset", "limits.decode_timeout_s=0.001"]
     done = hallo3("curate", "demo", *given, "max_error_fraction=0.4")
     assert done.returncode == 4

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,25 @@ def test_8k_frames_are_decoded_within_the_limits(config, tmp_path) -> None:
     clip, end = items_of(Decode(config.model_copy(update={"filters": filters})), Source(str(path)))
     assert end.clip.reasons == []
     assert max(clip.clip.frames.height, clip.clip.frames.width) <= config.segment.analysis_px
+
+
+@pytest.mark.slow
+def test_half_an_hour_is_cut_in_bounded_memory(config, tmp_path) -> None:
+    path = write_video(
+        tmp_path / "long.mp4",
+        n_frames=30 * 60 * 25,
+        size=(320, 256),
+        pixels=drifting,
+        sound=np.zeros((30 * 60 * 8000, 1), np.int16),
+        rate=8000,
+    )
+    # All of its frames at once would be 11 GB.
+    limits = config.limits.model_copy(update={"address_space_gb": 2.0})
+    *clips, end = items_of(Decode(config.model_copy(update={"limits": limits})), Source(str(path)))
+    assert end.clip.reasons == []
+    assert len(clips) == len(end.end.clip_ids)
+    assert clips[-1].clip.end_s == pytest.approx(1800, abs=0.1)
+    assert all(a.clip.end_s == b.clip.start_s for a, b in pairwise(clips))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -255,6 +257,35 @@ def test_a_full_disk_leaves_the_version_before_and_the_same_command_goes_on(root
     assert list(verify(Dataset.open(root))) == []
     assert pack(config_of(root, "filters.max_yaw_deg=15")).version == 2
     assert list(verify(Dataset.open(root))) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A file system of its own, just large enough to measure on."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here (that needs root)")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_disk_that_is_really_full_stops_pack_in_words_and_more_room_lets_it_finish(
+    root, small_disk
+) -> None:
+    there = small_disk / "dataset"
+    shutil.copytree(root, there)
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 8192))
+    with pytest.raises(PackError, match="No space left on device"):
+        pack(config_of(there))
+    with pytest.raises(DatasetError, match="is no dataset"):
+        Dataset.open(there)
+    filler.unlink()
+    assert pack(config_of(there)).version == 1
+    assert list(verify(Dataset.open(there))) == []
+    assert not list((there / "shards").glob(".*"))
 
 
 def test_a_pack_that_died_before_its_version_was_named_is_done_over(root, monkeypatch) -> None:
