@@ -3,7 +3,6 @@
 PSS counts a shared page once over all processes; Ray's object store, whose size is fixed, is left out.
 """
 
-import shutil
 import threading
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import psutil
 
-from benchmarks.videos import speakers
+from benchmarks.videos import copies, speakers
 from cluster.launch import ray_session
 from data_pipeline.config import load_config
 from data_pipeline.curate import measure_sources
@@ -33,13 +32,7 @@ def main() -> None:
 def _peak_mb(count: int) -> float:
     with TemporaryDirectory() as folder:
         videos, output = Path(folder) / "videos", Path(folder) / "dataset"
-        videos.mkdir()
-        (speaker, *_) = speakers()
-        for number in range(count):
-            copy = videos / f"{number}.mp4"
-            shutil.copy(speaker, copy)
-            with copy.open("ab") as file:  # other bytes, the same video
-                file.write(number.to_bytes(8, "big"))
+        copies([min(speakers(), key=lambda path: path.stat().st_size)], videos, count)
         config = load_config("demo", [f"sources={videos}", f"output={output}"])
         watch = _Watch()
         with ray_session(config.ray), watch:

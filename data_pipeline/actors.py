@@ -107,8 +107,8 @@ class Decode:
             )
 
     def _is_done(self, record: Record) -> bool:
-        if record.reason in RETRIED_REASONS:
-            return False
+        if record.reason is not None:  # no threshold made it, so none can change it
+            return record.reason not in RETRIED_REASONS
         rows = self.ledger.measurements(record)
         return not policy.needs_measuring(rows, self.config.filters, self.config.measure_all).any()
 
