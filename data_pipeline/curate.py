@@ -48,7 +48,7 @@ def curate(config: CurationConfig) -> Packed:
     """
     started = time.monotonic()
     root = Path(config.output)
-    measure_sources(list_sources(config.sources), config, listing_path(root))
+    measure_sources(list_sources(config.sources, config.output), config, listing_path(root))
     packed = pack(config)
     write_report(root, config, packed, time.monotonic() - started)
     if packed.error_fraction > config.max_error_fraction:
@@ -112,7 +112,7 @@ def pilot(config: CurationConfig, count: int) -> Pilot:
     """
     started = time.monotonic()
     root = Path(config.output)
-    every = list(list_sources(config.sources))
+    every = list(list_sources(config.sources, config.output))
     listing = root / "measured" / "pilot.parquet"
     measure_sources(sample_of(every, count), config, listing)
     ledger = Ledger(root, config.measure_sha256())

@@ -69,7 +69,9 @@ def preview(dataset: Dataset, config: CurationConfig) -> Preview:
 def apply(dataset: Dataset, config: CurationConfig, to_measure_uris: frozenset[str]) -> Packed:
     """Make the version that `preview` spoke of. Needs Ray if something must be measured further."""
     if to_measure_uris:
-        sources = (source for source in list_sources(config.sources) if source.uri in to_measure_uris)
+        sources = (
+            source for source in list_sources(config.sources, config.output) if source.uri in to_measure_uris
+        )
         measure_sources(sources, config, dataset.root / "measured" / "refilter.parquet")
     packed = pack(config)
     write_report(Path(dataset.root), config, packed, wall_s=None)

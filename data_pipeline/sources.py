@@ -79,15 +79,17 @@ def table_of(sources: Iterable[Source]) -> pa.Table:
     return pa.Table.from_batches(batches, SOURCES)
 
 
-def list_sources(spec: str | list[str]) -> Iterator[Source]:
+def list_sources(spec: str | list[str], output: str | None = None) -> Iterator[Source]:
     """Every source that `spec` names, in a stable order, each (uri, window) once.
+
+    A dataset that lies among its own sources (`output`) is not one of them.
 
     Raises SourcesError where a name matches nothing or a list is not one; a listed video that is
     missing is no error here: it becomes a row of the dataset.
     """
     seen: set[tuple[str, str]] = set()
     for name in [spec] if isinstance(spec, str) else spec:
-        for source in _expand(name):
+        for source in _expand(name, output):
             key = (source.uri, source.window)
             if key not in seen:
                 seen.add(key)
@@ -98,35 +100,35 @@ def list_sources(spec: str | list[str]) -> Iterator[Source]:
         )
 
 
-def _expand(name: str) -> Iterator[Source]:
+def _expand(name: str, output: str | None) -> Iterator[Source]:
     if "://" in name and not name.startswith("file://"):
         scheme = name.split("://")[0]
         raise SourcesError(f"sources: {name!r}: the scheme {scheme}:// is not supported; give local paths")
     path = Source(name).path
     if path.is_dir():
-        yield from _in_folder(path)
+        yield from _in_folder(path, output)
     elif path.suffix[1:].lower() in LIST_EXTENSIONS and path.is_file():
         yield from _in_list(path)
     elif path.is_file():
         yield Source(_uri(path))
     else:
-        yield from _matching(name)
+        yield from _matching(name, output)
 
 
-def _matching(pattern: str) -> Iterator[Source]:
+def _matching(pattern: str, output: str | None) -> Iterator[Source]:
     found = sorted(glob.glob(pattern, recursive=True))
     if not found:
         raise SourcesError(f"sources: {pattern!r} is no file or folder and no pattern that matches any")
     for match in found:
         if os.path.isdir(match):
-            yield from _in_folder(Path(match))
+            yield from _in_folder(Path(match), output)
         else:
             yield Source(_uri(Path(match)))
 
 
-def _in_folder(folder: Path) -> Iterator[Source]:
+def _in_folder(folder: Path, output: str | None) -> Iterator[Source]:
     """Videos under a folder, by their extension. Links are followed, a folder is entered once."""
-    entered: set[str] = set()
+    entered = {os.path.realpath(output)} if output else set()
     for where, folders, files in os.walk(folder, followlinks=True, onerror=_cannot_list):
         real = os.path.realpath(where)
         if real in entered:

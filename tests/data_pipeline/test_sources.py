@@ -59,6 +59,13 @@ def test_a_loop_of_links_is_entered_once(tmp_path) -> None:
     assert names(str(tmp_path)) == ["1.mp4"]
 
 
+def test_a_dataset_among_its_own_sources_is_not_one_of_them(tmp_path) -> None:
+    touch(tmp_path / "1.mp4", tmp_path / "out" / "measured" / "2.mp4")
+    assert names(str(tmp_path)) == ["1.mp4", "2.mp4"]
+    found = list_sources(str(tmp_path), output=str(tmp_path / "out"))
+    assert [source.path.name for source in found] == ["1.mp4"]
+
+
 def test_several_specs_give_each_source_once(tmp_path) -> None:
     touch(tmp_path / "1.mp4", tmp_path / "2.mp4")
     assert names([str(tmp_path / "2.mp4"), str(tmp_path)]) == ["2.mp4", "1.mp4"]
