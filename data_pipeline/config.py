@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 PRESETS = Path(__file__).with_name("presets")
 
@@ -163,6 +163,13 @@ class CurationConfig(Section):
     ray: RayConfig = RayConfig()
     measure_all: bool = Field(False, description="measure rejected clips to the end")
     max_error_fraction: float = Field(0.05, ge=0, le=1)
+
+    @field_validator("output")
+    @classmethod
+    def _is_local(cls, output: str) -> str:
+        if "://" in output:
+            raise ValueError("a dataset is written to a local path; object stores are not supported yet")
+        return output
 
     def measure_sha256(self) -> str:
         """Digest of what changes a measurement: segmentation, backends, their weights, encoding."""

@@ -38,6 +38,7 @@ def test_a_file_may_start_from_a_preset(tmp_path) -> None:
         (["encode=5"], ["encode", "5"]),
         (["segment.min_s=9"], ["segment", "at least twice min_s"]),
         (["max_error_fraction=2"], ["max_error_fraction", "less than or equal to 1", "2"]),
+        (["output=s3://bucket/set"], ["output", "local path", "s3://bucket/set"]),
         (["nonsense"], ["'nonsense' is not an override"]),
         (["name.deeper=1"], ["name is a value"]),
         (["name=[1"], ["name", "is not a YAML value"]),
