@@ -113,14 +113,17 @@ class Decode:
         return not policy.needs_measuring(rows, self.config.filters, self.config.measure_all).any()
 
     def _clips(self, end: SourceRow) -> Iterator[Item]:
-        from data_pipeline.stages.segment import probe_source, segment
+        from data_pipeline.stages.segment import probe_source, segment_alive
 
         config, given, started = self.config, end.source, time.perf_counter()
         max_pixels = config.limits.max_pixels
         try:
             end.clip = self.sandbox.call(probe_source, given.path, end.clip, max_pixels)
             if not policy.reasons_of(end.clip, config.filters):
-                for piece in self.sandbox.stream(segment, given.path, end.clip, config.segment, max_pixels):
+                given_to = (given.path, end.clip, config.segment, max_pixels)
+                for piece in self.sandbox.stream(segment_alive, *given_to):
+                    if piece is None:
+                        continue
                     if piece.clip_id is None:
                         end.clip = piece
                     else:

@@ -84,8 +84,8 @@ class EncodeConfig(Section):
 class LimitsConfig(Section):
     """What one source may cost."""
 
-    decode_timeout_s: float = Field(600.0, gt=0, description="for one decode of one source")
-    stall_timeout_s: float = Field(60.0, gt=0, description="without any sign of progress")
+    decode_timeout_s: float = Field(600.0, gt=0, description="for probing a source, and for encoding a clip")
+    stall_timeout_s: float = Field(60.0, gt=0, description="of a decoder without any sign of life")
     address_space_gb: float = Field(8.0, gt=0)
     max_pixels: int = Field(8192 * 4608, gt=0, description="of a frame; a larger one is `unsupported`")
 

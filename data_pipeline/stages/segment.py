@@ -25,6 +25,7 @@ from data_pipeline.stages.quality import FrameLook
 if TYPE_CHECKING:
     from data_pipeline.media import VideoFrame
 
+SIGN_OF_LIFE = 100  # frames
 JPEG_QUALITY = 95  # of the frames that models look at
 THUMBNAIL_PX = 96  # height of the report's strip
 THUMBNAIL_QUALITY = 80
@@ -71,6 +72,13 @@ def segment(path: str | Path, source: Clip, config: SegmentConfig, limits_max_pi
     None. A source that gives no clip yields itself with SCENE_CUT (its shots are all too short) or
     TOO_SHORT (it is one short shot). Raises media.MediaError, also after some clips: then the source is
     damaged, and the clips before are not to be used."""
+    return (clip for clip in segment_alive(path, source, config, limits_max_pixels) if clip is not None)
+
+
+def segment_alive(
+    path: str | Path, source: Clip, config: SegmentConfig, limits_max_pixels: int
+) -> Iterator[Clip | None]:
+    """`segment`, with None every SIGN_OF_LIFE frames: hours of short shots give no clip, and do not hang."""
     import cv2
 
     cv2.setNumThreads(1)  # this runs beside as many of its kind as there are cores
@@ -78,7 +86,9 @@ def segment(path: str | Path, source: Clip, config: SegmentConfig, limits_max_pi
     n_clips, last_s = 0, 0.0
     divider: Divider[_Seen] = Divider(config.min_s, config.max_s)
     seen = _seen_frames(path, source, config, limits_max_pixels)
-    for frame, begins_shot in in_shots(seen, cut_detector(config)):
+    for number, (frame, begins_shot) in enumerate(in_shots(seen, cut_detector(config)), 1):
+        if number % SIGN_OF_LIFE == 0:
+            yield None
         for piece in divider.push(frame, begins_shot):
             yield _clip(path, source, piece)
             n_clips += 1

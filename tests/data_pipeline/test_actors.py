@@ -162,11 +162,22 @@ def test_a_decoder_that_ends_badly_is_recorded_and_the_next_source_is_decoded(
     assert items_of(decode, source)[-1].clip.reasons == []
 
 
+def test_a_decoder_that_hangs_in_the_middle_is_a_timeout_of_the_whole_source(
+    config, tmp_path, monkeypatch
+) -> None:
+    limits = config.limits.model_copy(update={"stall_timeout_s": 10.0})
+    monkeypatch.setattr("data_pipeline.stages.segment.segment_alive", crashing.hangs_after_a_clip)
+    source = Source(str(good_video(tmp_path / "a.mp4")))
+    _, end = items_of(Decode(config.model_copy(update={"limits": limits})), source)
+    assert end.clip.reasons == [Reason.DECODE_TIMEOUT]
+    assert end.end.clip_ids == []
+
+
 def test_a_source_that_breaks_off_after_good_clips_is_an_error_as_a_whole(
     config, tmp_path, monkeypatch
 ) -> None:
     source = Source(str(good_video(tmp_path / "a.mp4")))
-    monkeypatch.setattr("data_pipeline.stages.segment.segment", crashing.breaks_off)
+    monkeypatch.setattr("data_pipeline.stages.segment.segment_alive", crashing.breaks_off)
     clip, end = items_of(Decode(config), source)
     assert end.clip.reasons == [Reason.CORRUPT]
     assert "damaged at its end" in end.clip.error
