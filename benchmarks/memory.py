@@ -18,7 +18,7 @@ from data_pipeline.ledger import listing_path
 from data_pipeline.sources import list_sources
 
 COUNTS = (20, 200)
-EVERY_S = 0.5
+EVERY_S = 2.0
 
 
 def main() -> None:
