@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_pipeline.ledger import MEASUREMENTS, replacing
-from data_pipeline.shards import Place, ShardError, read_sample
+from data_pipeline.shards import Place, read_sample
 
 SCHEMA_VERSION = 1
 
@@ -147,15 +147,3 @@ def _read_json(path: Path, otherwise: str) -> dict[str, Any]:
         raise DatasetError(f"{otherwise}there is no {path}; `hallo3 curate` makes one") from None
     except (OSError, ValueError) as error:
         raise DatasetError(f"{otherwise}{path} cannot be read: {error}") from None
-
-
-__all__ = [
-    "MANIFEST",
-    "SCHEMA_VERSION",
-    "Dataset",
-    "DatasetError",
-    "ShardError",
-    "Version",
-    "commit",
-    "write_json",
-]

@@ -5,7 +5,6 @@
 when measuring it further would be wasted (`reasons_of`).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -156,8 +155,3 @@ def needs_measuring(table: pa.Table, filters: FiltersConfig, measure_all: bool =
     has_media = table["has_media"].to_numpy(zero_copy_only=False).astype(bool)
     complete = table["complete"].to_numpy(zero_copy_only=False).astype(bool)
     return (~against & ~has_media) | (measure_all & ~complete)
-
-
-def stopped_by(reasons: Sequence[Reason]) -> str:
-    """Reasons in one phrase, for lines a person reads."""
-    return ", ".join(reasons) or "nothing"

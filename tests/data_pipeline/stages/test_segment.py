@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_pipeline import weights
 from data_pipeline.clip import Clip, Reason, clip_id_of
 from data_pipeline.config import SegmentConfig
 from data_pipeline.media import MAX_PIXELS, MediaError
@@ -169,8 +170,7 @@ def test_a_still_picture_does_not_move(tmp_path):
 
 @pytest.mark.slow
 def test_transnetv2_finds_the_same_cuts(three_shots):
-    weights = pytest.importorskip("data_pipeline.weights")
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="TransNetV2 needs torch")
     if not weights.registry()["transnetv2"].is_cached():
         pytest.skip("the weights are not in the cache: `hallo3 weights pull transnetv2`")
     clips = clips_of(three_shots, SegmentConfig(backend="transnetv2"))
