@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_curate(commands)
+    _add_sources(commands)
     _add_dataset(commands)
     _add_weights(commands)
     _add_demo(commands)
@@ -56,6 +57,21 @@ def _add_curate(commands: argparse._SubParsersAction) -> None:
         "--on", metavar="ADDRESS", help="run as a job on a Ray cluster, e.g. http://head:8265"
     )
     command.set_defaults(run=_curate)
+
+
+def _add_sources(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "sources",
+        help="a published list (HDTF, CelebV-HQ, TalkVid) -> a list of sources",
+        description="Turn a published list and the videos that you have of it into a list for `curate`.",
+    )
+    command.add_argument("format", metavar="FORMAT", choices=["hdtf", "celebv-hq", "talkvid"])
+    command.add_argument(
+        "annotations", metavar="LIST", type=Path, help="HDTF's folder HDTF_dataset, or the JSON file"
+    )
+    command.add_argument("--videos", required=True, metavar="FOLDER", help="the videos, or a glob")
+    command.add_argument("--output", default="sources.csv", type=Path, metavar="CSV")
+    command.set_defaults(run=_sources)
 
 
 def _add_dataset(commands: argparse._SubParsersAction) -> None:
@@ -120,6 +136,12 @@ def _curate(options: argparse.Namespace) -> int:
     from cluster import curation
 
     return curation.run(config, options.sample)
+
+
+def _sources(options: argparse.Namespace) -> int:
+    from cluster import lists
+
+    return lists.run(options.format, options.annotations, options.videos, options.output)
 
 
 def _show(options: argparse.Namespace) -> int:
