@@ -19,12 +19,13 @@ import numpy as np
 import pyarrow as pa
 
 from data_pipeline.clip import Reason
+from data_pipeline.contact_sheets import KEPT_SHOWN, Card, Pictures, Sheet, contact_sheets, source_of, taken
 from data_pipeline.policy import RULES, Threshold
 from data_pipeline.summary import Histogram, Share, Summary, WhatIf
 from data_pipeline.wording import TimeUnit, number_text, percent_text, visible_text
 
 TEMPLATES = Path(__file__).with_name("templates")
-KEPT_SHOWN, REJECTED_SHOWN, NEAREST_SHOWN = 24, 12, 3
+NEAREST_SHOWN = 3
 PICTURES_BYTES = 6_000_000
 """Of all JPEGs in one report; they grow by a third in base64. Past it, every sheet shows fewer clips."""
 ERRORS_SHOWN = 200
@@ -104,42 +105,6 @@ def render_report(
         script_digest=digest,
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
     )
-
-
-@dataclass(frozen=True)
-class Card:
-    """One clip in a contact sheet."""
-
-    row: int
-    clip_id: str | None
-    source: str
-    status: str
-    reason: str | None
-    duration_s: float | None
-    transcript: str | None
-    jpeg: bytes | None
-
-    @property
-    def source_name(self) -> str:
-        return self.source.rstrip("/").rsplit("/", 1)[-1]
-
-    @property
-    def data_uri(self) -> str:
-        return "data:image/jpeg;base64," + base64.b64encode(self.jpeg or b"").decode()
-
-    @property
-    def alt(self) -> str:
-        state = self.reason.replace("_", " ") if self.reason else self.status
-        return f"Three frames of a clip from {visible_text(self.source_name)}: {state}"
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A contact sheet: all that was kept, or all that one reason took."""
-
-    name: str
-    total: int
-    cards: list[Card]
 
 
 @dataclass(frozen=True)
@@ -273,56 +238,13 @@ def _fitting_samples(
     pictures = Pictures(summary, thumbnails)
     share = 1
     while True:
-        sheets = _sheets(summary, pictures, share)
+        sheets = contact_sheets(summary, pictures, share)
         scores = _scores(summary, pictures, thresholds, share)
         cards = [card for sheet in sheets for card in sheet.cards]
         cards += [card for score in scores for card in score.cards()]
         if sum(len(card.jpeg or b"") for card in cards) <= PICTURES_BYTES or share >= KEPT_SHOWN:
             return sheets, scores
         share *= 2
-
-
-class Pictures:
-    """Cards of rows, each made once."""
-
-    def __init__(self, summary: Summary, thumbnails: Mapping[str, bytes]) -> None:
-        self.clips = summary.clips
-        self.seconds = summary.seconds
-        self.thumbnails = thumbnails
-        self._cards: dict[int, Card] = {}
-
-    def cards(self, rows: np.ndarray) -> list[Card]:
-        missing = [int(row) for row in rows if int(row) not in self._cards]
-        for row, values in zip(missing, _take(self.clips, missing), strict=True):
-            self._cards[row] = self._card(row, values)
-        return [self._cards[int(row)] for row in rows]
-
-    def _card(self, row: int, values: dict[str, Any]) -> Card:
-        clip_id = values["clip_id"]
-        duration_s = float(self.seconds[row])
-        return Card(
-            row=row,
-            clip_id=clip_id,
-            source=_source_of(values),
-            status=values["status"] or "unknown",
-            reason=values.get("reason"),
-            duration_s=duration_s or None,
-            transcript=values.get("transcript"),
-            jpeg=None if clip_id is None else self.thumbnails.get(clip_id),
-        )
-
-
-def _sheets(summary: Summary, pictures: Pictures, share: int) -> list[Sheet]:
-    """What was kept, then what each reason rejected, in the order of the funnel."""
-    n_kept = int(summary.kept.sum())
-    kept = summary.first(summary.kept, max(1, KEPT_SHOWN // share))
-    sheets = [Sheet("kept", n_kept, pictures.cards(kept))]
-    for step in summary.funnel():
-        rejected = summary.rows_of(step.reason) & ~summary.failed
-        if rejected.any():
-            shown = summary.first(rejected, max(1, REJECTED_SHOWN // share))
-            sheets.append(Sheet(step.reason, int(rejected.sum()), pictures.cards(shown)))
-    return sheets
 
 
 def _scores(summary: Summary, pictures: Pictures, thresholds: Sequence[Threshold], share: int) -> list[Score]:
@@ -365,10 +287,10 @@ def _breakdowns(summary: Summary) -> Iterator[Breakdown]:
 
 
 def _errors(summary: Summary) -> list[Failure]:
-    rows = _take(summary.clips, summary.first(summary.failed, ERRORS_SHOWN))
+    rows = taken(summary.clips, summary.first(summary.failed, ERRORS_SHOWN))
     order = {str(reason): place for place, reason in enumerate(Reason)}
     failures = [
-        Failure(_source_of(row), row.get("reason") or "unknown", row.get("error") or "no message")
+        Failure(source_of(row), row.get("reason") or "unknown", row.get("error") or "no message")
         for row in rows
     ]
     return sorted(failures, key=lambda f: (order.get(f.reason, len(order)), f.source, f.message))
@@ -376,24 +298,29 @@ def _errors(summary: Summary) -> list[Failure]:
 
 def _facts(clips: pa.Table, rows: Sequence[int]) -> dict[str, Any]:
     """What the close-up of a clip says: one list of labels, and for each row its values as text."""
-    hidden = {"words", "shard", "byte_offset", "byte_size", "measure_sha256", "policy_sha256", "phash"}
+    hidden = {
+        "words",
+        "shard",
+        "byte_offset",
+        "byte_size",
+        "measure_sha256",
+        "policy_sha256",
+        "phash",
+        "duplicate_group",
+    }
     labels = [
         column
         for column in clips.column_names
         if column not in hidden and not pa.types.is_binary(clips.schema.field(column).type)
     ]
-    taken = _take(clips.select(labels), rows)
+    values = taken(clips.select(labels), rows)
     return {
         "labels": [label.replace("_", " ") for label in labels],
         "clips": {
             str(index): [_fact_text(row[label]) for label in labels]
-            for index, row in zip(rows, taken, strict=True)
+            for index, row in zip(rows, values, strict=True)
         },
     }
-
-
-def _take(clips: pa.Table, rows: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
-    return clips.take(pa.array(rows, pa.int64())).to_pylist()
 
 
 def _fact_text(value: Any) -> str | None:
@@ -405,8 +332,3 @@ def _fact_text(value: Any) -> str | None:
     if isinstance(value, list):
         return ", ".join(_fact_text(item) or "\N{EN DASH}" for item in value) or None
     return visible_text(str(value)) or None
-
-
-def _source_of(row: Mapping[str, Any]) -> str:
-    uris = row.get("source_uris")
-    return uris[0] if uris else row.get("source_sha256") or "unnamed source"
