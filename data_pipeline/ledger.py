@@ -6,26 +6,23 @@
     measured/sources.parquet                                    the last listing: uri -> content
 
 Several workers may hold clips of one source. Each writes its clip's row into `parts-…/`; whoever
-finds the set complete gathers it. Every write is a rename and says the same whoever does it, so a
+finds the set complete gathers it. Every write is of a whole file and says the same whoever does it, so a
 kill at any moment, or the same work done twice, changes nothing.
 
 A part of a source (a list's time range or crop) has files of its own: `record-{window}.json`.
 """
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields
 from typing import Any
-from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_pipeline.clip import Clip, Reason, Word
+from data_pipeline.storage import Location, read_table, remove_tree, replacing
 
 MEASUREMENTS = pa.schema(
     [
@@ -79,6 +76,15 @@ MEASUREMENTS = pa.schema(
         ("identity_consistency", pa.float64()),
         ("human_score", pa.float64()),
         ("face_backend", pa.string()),
+        ("identity_embedding", pa.list_(pa.float32())),
+        ("sync_offset_frames", pa.float64()),
+        ("sync_shift_applied_s", pa.float64()),
+        ("sync_confidence", pa.float64()),
+        ("sync_distance", pa.float64()),
+        ("sync_margin", pa.float64()),
+        ("sync_backend", pa.string()),
+        ("phash", pa.string()),
+        ("audio_fingerprint", pa.binary()),
         ("caption", pa.string()),
         ("width", pa.int32()),
         ("height", pa.int32()),
@@ -125,6 +131,18 @@ def measurement_row(clip: Clip, measure_sha256: str, complete: bool) -> dict[str
     return row | {"complete": complete, "measure_sha256": measure_sha256}
 
 
+def conformed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows under a later schema: what did not exist when they were written was not measured, so is null."""
+    if rows.schema.equals(schema):
+        return rows
+    known = rows.column_names
+    columns = [
+        rows[column.name].cast(column.type) if column.name in known else pa.nulls(rows.num_rows, column.type)
+        for column in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
 def _word_row(word: Word) -> dict[str, Any]:
     return {
         "text": word.text,
@@ -134,26 +152,14 @@ def _word_row(word: Word) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` only when the writing has succeeded."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 class Ledger:
     """The `measured/` folder of a dataset, for one measuring configuration."""
 
-    def __init__(self, dataset: Path, measure_sha256: str) -> None:
+    def __init__(self, dataset: Location, measure_sha256: str) -> None:
         self.root = dataset / "measured"
         self.measure_sha256 = measure_sha256
 
-    def folder(self, sha256: str) -> Path:
+    def folder(self, sha256: str) -> Location:
         """Where everything of one source lies."""
         return self.root / sha256[:2] / sha256
 
@@ -168,7 +174,17 @@ class Ledger:
     def measurements(self, record: Record) -> pa.Table:
         """The rows of one record."""
         path = _measurements_path(self.folder(record.source_sha256), record.window)
-        return pq.ParquetFile(path).read()
+        return conformed(read_table(path), MEASUREMENTS)
+
+    def add_record(self, record: Record, rows: pa.Table) -> None:
+        """Take over a source that was measured elsewhere under this configuration."""
+        folder = self.folder(record.source_sha256)
+        _write_rows(_measurements_path(folder, record.window), rows)
+        _write_json(_record_path(folder, record.window), asdict(record))
+
+    def holds(self, sha256: str) -> bool:
+        """Whether anything was measured of this content, under whatever configuration."""
+        return any(self.folder(sha256).glob("record*.json"))
 
     def forget(self, sha256: str, window: str = "") -> None:
         """Take back a record whose clips are to be measured further."""
@@ -198,14 +214,14 @@ class Ledger:
         if not clip_ids:
             row = measurement_row(source, self.measure_sha256, complete=False)
             self._commit(source.source_sha256, window, pa.Table.from_pylist([row], MEASUREMENTS), plan)
-            shutil.rmtree(self._parts_folder(source.source_sha256, window), ignore_errors=True)
+            remove_tree(self._parts_folder(source.source_sha256, window), ignore_errors=True)
             return
         with self._parts(source.source_sha256, window) as parts:
             _write_json(parts / "plan.json", plan)
             self._gather(parts, source.source_sha256, window)
 
     @contextmanager
-    def _parts(self, sha256: str, window: str) -> Iterator[Path]:
+    def _parts(self, sha256: str, window: str) -> Iterator[Location]:
         """The folder that collects a source's rows.
 
         The same content under two names may be measured twice at a time. Whoever comes second finds
@@ -218,22 +234,23 @@ class Ledger:
             if self.record(sha256, window) is None:
                 raise
         if self.record(sha256, window) is not None:
-            shutil.rmtree(parts, ignore_errors=True)
+            remove_tree(parts, ignore_errors=True)
 
-    def _parts_folder(self, sha256: str, window: str) -> Path:
+    def _parts_folder(self, sha256: str, window: str) -> Location:
         return self.folder(sha256) / f"parts-{self.measure_sha256[:8]}{window}"
 
-    def _gather(self, parts: Path, sha256: str, window: str) -> None:
+    def _gather(self, parts: Location, sha256: str, window: str) -> None:
         """Make the record if the plan and the rows of all its clips are there."""
         if not (parts / "plan.json").exists():
             return
         plan = json.loads((parts / "plan.json").read_text())
         rows = [parts / f"{clip_id}.parquet" for clip_id in plan["clip_ids"]]
-        if not all(path.exists() for path in rows):
+        here = {path.name for path in parts.iterdir()}
+        if not all(path.name in here for path in rows):
             return
         seconds = [json.loads(path.with_suffix(".json").read_text()) for path in rows]
         plan["stage_seconds"] = _summed([plan["stage_seconds"], *seconds])
-        table = pa.concat_tables([pq.ParquetFile(path).read() for path in rows])
+        table = pa.concat_tables([read_table(path) for path in rows])
         self._commit(
             sha256, window, table.sort_by([("start_s", "ascending"), ("clip_id", "ascending")]), plan
         )
@@ -245,20 +262,48 @@ class Ledger:
         _write_json(_record_path(folder, window), own | plan)
 
 
-def _record_path(folder: Path, window: str) -> Path:
+def forget_clips(folder: Location, is_gone: Callable[..., bool]) -> bool:
+    """Delete clips for which `is_gone(start_s, end_s)` from one source's folder; whether any clip is left.
+
+    Every trace of them goes, in an order that a kill cannot harm: half-collected rows, rows, media, and
+    at last the records' list of names."""
+    found: list[Location] = list(folder.iterdir())
+    for path in found:
+        if path.name.startswith("parts-"):
+            remove_tree(path)
+        elif path.name.startswith("."):  # of a writer that died
+            path.unlink(missing_ok=True)
+    left: set[str] = set()
+    for path in [path for path in found if path.suffix == ".parquet"]:
+        rows = read_table(path)
+        times = zip(rows["start_s"].to_pylist(), rows["end_s"].to_pylist(), strict=True)
+        stay = rows.filter(pa.array([not is_gone(*time) for time in times], pa.bool_()))
+        if stay.num_rows < rows.num_rows:
+            _write_rows(path, stay)
+        left |= {clip_id for clip_id in stay["clip_id"].to_pylist() if clip_id}
+    for path in [path for path in found if path.suffix in MEDIA and path.stem not in left]:
+        path.unlink(missing_ok=True)
+    for path in folder.glob("record*.json"):
+        record = json.loads(path.read_text())
+        record["clip_ids"] = [clip_id for clip_id in record["clip_ids"] if clip_id in left]
+        _write_json(path, record)
+    return bool(left)
+
+
+def _record_path(folder: Location, window: str) -> Location:
     return folder / (f"record-{window}.json" if window else "record.json")
 
 
-def _measurements_path(folder: Path, window: str) -> Path:
+def _measurements_path(folder: Location, window: str) -> Location:
     return folder / (f"measurements-{window}.parquet" if window else "measurements.parquet")
 
 
-def _write_rows(path: Path, rows: pa.Table) -> None:
+def _write_rows(path: Location, rows: pa.Table) -> None:
     with replacing(path) as temporary:
         pq.write_table(rows, temporary)
 
 
-def _write_json(path: Path, value: Any) -> None:
+def _write_json(path: Location, value: Any) -> None:
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1))
 
@@ -288,6 +333,6 @@ LISTING = pa.schema(
 """One row for every listed source; `reason` and `error` only where there is no content to key by."""
 
 
-def listing_path(dataset: Path) -> Path:
+def listing_path(dataset: Location) -> Location:
     """The last listing of a dataset: a Parquet file of LISTING, in order of uri and window."""
     return dataset / "measured" / "sources.parquet"

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlparse
 
-from data_pipeline.ledger import replacing
 from data_pipeline.sources import LIST_COLUMNS, Source, SourcesError, list_sources
+from data_pipeline.storage import replacing
 
 CELEBV_HQ_MARGIN = 0.02
 """CelebV-HQ's own tool widens its boxes by this fraction of the picture before it crops."""

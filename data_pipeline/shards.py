@@ -8,18 +8,24 @@ import io
 import json
 import os
 import tarfile
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from data_pipeline.ledger import MEASUREMENTS, MEDIA
+from data_pipeline.storage import Location, filling, read_range
 
 MEMBERS = (*MEDIA, ".json", ".txt")
+READERS = 8  # of samples that are written next
+NOT_FACTS = frozenset(
+    "thumbnail stage_reasons complete has_media error identity_embedding audio_fingerprint".split()  # noqa: SIM905
+)
 SAMPLE_FACTS = tuple(
     name
     for name in [*MEASUREMENTS.names, "source_uris", "source_licence", "speaker"]
-    if name not in ("thumbnail", "stage_reasons", "complete", "has_media", "error")
+    if name not in NOT_FACTS
 )
 """A sample's `.json`: what was measured, never what was decided."""
 
@@ -38,66 +44,86 @@ class Place:
 
 
 class Media(Protocol):
-    """Where a sample's media come from."""
+    """Where a sample's media come from. Read by several threads."""
 
-    def size(self, sample: Mapping[str, Any]) -> int: ...
     def read(self, sample: Mapping[str, Any]) -> dict[str, bytes]:
         """By suffix."""
         ...
 
 
 def write_shards(
-    folder: Path, split: str, samples: Sequence[Mapping[str, Any]], media: Media, shard_bytes: float
+    folder: Location, split: str, samples: Sequence[Mapping[str, Any]], media: Media, shard_bytes: float
 ) -> tuple[dict[str, str], dict[str, Place]]:
-    """Write samples in their order as shards of about `shard_bytes`.
+    """Write samples in their order as shards of at most `shard_bytes`, or of one sample that is larger.
 
     Returns the shards' sha256 by name, and the samples' places by clip_id.
     """
     digests: dict[str, str] = {}
     places: dict[str, Place] = {}
-    folder.mkdir(parents=True, exist_ok=True)
-    for index, some in enumerate(_cut_to_size(samples, media, shard_bytes)):
-        name, digest, held = _write_shard(folder, f"{split}-{index:06d}", some, media)
-        digests[name] = digest
-        places |= held
+    with ThreadPoolExecutor(READERS) as readers:
+        rest = _read_ahead(readers, samples, media)
+        sample = next(rest, None)
+        while sample is not None:
+            stem = f"{split}-{len(digests):06d}"
+            name, digest, held, sample = _write_shard(folder, stem, sample, rest, shard_bytes)
+            digests[name] = digest
+            places |= held
     return digests, places
 
 
-def _cut_to_size(
-    samples: Sequence[Mapping[str, Any]], media: Media, shard_bytes: float
-) -> Iterator[list[Mapping[str, Any]]]:
-    some: list[Mapping[str, Any]] = []
-    filled = 0
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    clip_id: str
+    members: dict[str, bytes]
+    """By suffix, in their order."""
+
+    @property
+    def size(self) -> int:
+        """In a shard: each member has a header, and is padded to whole blocks."""
+        return sum(
+            tarfile.BLOCKSIZE * (1 - -len(data) // tarfile.BLOCKSIZE) for data in self.members.values()
+        )
+
+
+def _read_ahead(
+    readers: ThreadPoolExecutor, samples: Sequence[Mapping[str, Any]], media: Media
+) -> Iterator[_Sample]:
+    """The samples in their order; some of the next ones are on their way meanwhile."""
+
+    def read(sample: Mapping[str, Any]) -> _Sample:
+        members = media.read(sample) | {".json": _facts(sample), ".txt": _caption(sample)}
+        return _Sample(sample["clip_id"], {suffix: members[suffix] for suffix in MEMBERS})
+
+    coming: deque[Future[_Sample]] = deque()
     for sample in samples:
-        size = media.size(sample)
-        if some and filled + size > shard_bytes:
-            yield some
-            some, filled = [], 0
-        some.append(sample)
-        filled += size
-    if some:
-        yield some
+        coming.append(readers.submit(read, sample))
+        if len(coming) > READERS:
+            yield coming.popleft().result()
+    while coming:
+        yield coming.popleft().result()
 
 
 def _write_shard(
-    folder: Path, stem: str, samples: Sequence[Mapping[str, Any]], media: Media
-) -> tuple[str, str, dict[str, Place]]:
+    folder: Location, stem: str, sample: _Sample, rest: Iterator[_Sample], shard_bytes: float
+) -> tuple[str, str, dict[str, Place], _Sample | None]:
+    """A shard of `sample` and as many of the rest as it holds: name, digest, places, and who comes next."""
     ranges: dict[str, tuple[int, int]] = {}
-    temporary = folder / f".{stem}.{os.getpid()}"
-    try:
-        with tarfile.open(temporary, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for sample in samples:
-                start = tar.offset
-                members = media.read(sample) | {".json": _facts(sample), ".txt": _caption(sample)}
-                for suffix in MEMBERS:
-                    _add(tar, sample["clip_id"] + suffix, members[suffix])
-                ranges[sample["clip_id"]] = (start, tar.offset - start)
-        digest = file_sha256(temporary)
-        name = f"{stem}-{digest[:8]}.tar"
-        os.replace(temporary, folder / name)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return name, digest, {clip_id: Place(name, *where) for clip_id, where in ranges.items()}
+    after: _Sample | None = sample
+    with filling(folder) as local:
+        temporary = local / f".{stem}.{os.getpid()}"
+        try:
+            with tarfile.open(temporary, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+                while after is not None and (not ranges or tar.offset + after.size <= shard_bytes):
+                    ranges[after.clip_id] = (tar.offset, after.size)
+                    for suffix, data in after.members.items():
+                        _add(tar, after.clip_id + suffix, data)
+                    after = next(rest, None)
+            digest = file_sha256(temporary)
+            name = f"{stem}-{digest[:8]}.tar"
+            os.replace(temporary, local / name)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return name, digest, {clip_id: Place(name, *where) for clip_id, where in ranges.items()}, after
 
 
 def _caption(sample: Mapping[str, Any]) -> bytes:
@@ -115,13 +141,11 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
-def read_sample(folder: Path, place: Place) -> dict[str, bytes]:
+def read_sample(folder: Location, place: Place) -> dict[str, bytes]:
     """The members of one sample, by file name. Raises ShardError."""
     path = folder / place.shard
     try:
-        with path.open("rb") as file:
-            file.seek(place.offset)
-            data = file.read(place.size)
+        data = read_range(path, place.offset, place.size)
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:
             return {member.name: _content(tar, member) for member in tar}
     except (OSError, tarfile.TarError) as error:
@@ -135,7 +159,8 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return file.read()
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(path: Location) -> str:
     """Digest of a file's bytes."""
+    file: Any
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

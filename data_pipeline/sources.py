@@ -1,4 +1,4 @@
-"""Where videos come from: files, folders, globs, and lists (CSV, JSONL, Parquet).
+"""Where videos come from: files, folders, globs, and lists (CSV, JSONL, Parquet), here or in a store.
 
 A source is a video, or with `start_s`/`end_s`/`crop` a part of one. Listing reads no video.
 """
@@ -8,14 +8,17 @@ import glob
 import hashlib
 import json
 import os
+import posixpath
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote_from_bytes, unquote_to_bytes
+from urllib.parse import quote_from_bytes
 
 import pyarrow as pa
+
+from data_pipeline.storage import Location, ObjectPath, location, parquet_file
 
 VIDEO_EXTENSIONS = frozenset(
     "3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv".split()  # noqa: SIM905
@@ -42,11 +45,9 @@ class Source:
     sha256: str | None = None
 
     @property
-    def path(self) -> Path:
-        """The local file. `file://` carries names that are not UTF-8."""
-        if self.uri.startswith("file://"):
-            return Path(os.fsdecode(unquote_to_bytes(self.uri.removeprefix("file://"))))
-        return Path(self.uri)
+    def path(self) -> Location:
+        """The file or object. Raises ValueError for a scheme that nothing here can read."""
+        return location(self.uri)
 
     @property
     def window(self) -> str:
@@ -100,17 +101,31 @@ def list_sources(spec: str | list[str], output: str | None = None) -> Iterator[S
         )
 
 
+def check_reachable(spec: str | list[str]) -> None:
+    """Ask the stores among the sources whether they answer. Raises OSError and SourcesError."""
+    for name in [spec] if isinstance(spec, str) else spec:
+        path = _location(name)
+        if isinstance(path, ObjectPath) and not (path.exists() or glob.has_magic(name)):
+            raise SourcesError(f"sources: '{path}' is no object, and nothing lies under it")
+
+
+def _location(name: str) -> Location:
+    try:
+        return location(name)
+    except ValueError as error:
+        raise SourcesError(f"sources: {error}") from None
+
+
 def _expand(name: str, output: str | None) -> Iterator[Source]:
-    if "://" in name and not name.startswith("file://"):
-        scheme = name.split("://")[0]
-        raise SourcesError(f"sources: {name!r}: the scheme {scheme}:// is not supported; give local paths")
-    path = Source(name).path
-    if path.is_dir():
-        yield from _in_folder(path, output)
-    elif path.suffix[1:].lower() in LIST_EXTENSIONS and path.is_file():
+    path = _location(name)
+    if path.suffix[1:].lower() in LIST_EXTENSIONS and path.is_file():
         yield from _in_list(path)
     elif path.is_file():
         yield Source(_uri(path))
+    elif isinstance(path, ObjectPath):
+        yield from _in_store(path, output)
+    elif path.is_dir():
+        yield from _in_folder(path, output)
     else:
         yield from _matching(name, output)
 
@@ -126,9 +141,28 @@ def _matching(pattern: str, output: str | None) -> Iterator[Source]:
             yield Source(_uri(Path(match)))
 
 
+def _in_store(path: ObjectPath, output: str | None) -> Iterator[Source]:
+    """Videos under a prefix, by their extension; or the objects that a pattern names, whatever they are."""
+    folders = path.key.parts
+    fixed = next((n for n, part in enumerate(folders) if glob.has_magic(part)), None)
+    if fixed is None:
+        found: Iterator[ObjectPath] = (each for each in path.walk() if _is_video(each.name))
+    else:
+        base = ObjectPath(path.scheme, path.key.parents[len(folders) - fixed - 1])
+        found = base.glob("/".join(folders[fixed:]))
+    own = location(output) if output else None
+    objects = (each for each in found if not (isinstance(own, ObjectPath) and each.is_relative_to(own)))
+    first = next(objects, None)
+    if first is None:
+        raise SourcesError(f"sources: '{path}' is no object, and no video lies under it or is matched by it")
+    yield Source(_uri(first))
+    for each in objects:
+        yield Source(_uri(each))
+
+
 def _in_folder(folder: Path, output: str | None) -> Iterator[Source]:
     """Videos under a folder, by their extension. Links are followed, a folder is entered once."""
-    entered = {os.path.realpath(output)} if output else set()
+    entered = {os.path.realpath(output)} if output and "://" not in output else set()
     for where, folders, files in os.walk(folder, followlinks=True, onerror=_cannot_list):
         real = os.path.realpath(where)
         if real in entered:
@@ -137,15 +171,21 @@ def _in_folder(folder: Path, output: str | None) -> Iterator[Source]:
         entered.add(real)
         folders.sort()
         for file in sorted(files):
-            if not file.startswith(".") and Path(file).suffix[1:].lower() in VIDEO_EXTENSIONS:
+            if _is_video(file):
                 yield Source(_uri(Path(where) / file))
+
+
+def _is_video(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix[1:].lower() in VIDEO_EXTENSIONS
 
 
 def _cannot_list(error: OSError) -> None:
     raise SourcesError(f"sources: {error.filename!r} cannot be listed: {error.strerror}")
 
 
-def _uri(path: Path) -> str:
+def _uri(path: Location) -> str:
+    if isinstance(path, ObjectPath):
+        return str(path)
     absolute = os.path.abspath(path)
     try:
         absolute.encode("utf-8")
@@ -154,18 +194,18 @@ def _uri(path: Path) -> str:
     return absolute
 
 
-def _in_list(path: Path) -> Iterator[Source]:
+def _in_list(path: Location) -> Iterator[Source]:
     rows = {"csv": _csv_rows, "jsonl": _jsonl_rows, "parquet": _parquet_rows}[path.suffix[1:].lower()]
     for number, row in enumerate(rows(path), 1):
         yield _from_row(row, path, number)
 
 
-def _csv_rows(path: Path) -> Iterable[dict[str, Any]]:
+def _csv_rows(path: Location) -> Iterable[dict[str, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         yield from csv.DictReader(file)
 
 
-def _jsonl_rows(path: Path) -> Iterable[dict[str, Any]]:
+def _jsonl_rows(path: Location) -> Iterable[dict[str, Any]]:
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -175,14 +215,12 @@ def _jsonl_rows(path: Path) -> Iterable[dict[str, Any]]:
                 raise SourcesError(f"{path}, line {number}: not JSON: {error}") from None
 
 
-def _parquet_rows(path: Path) -> Iterable[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    for batch in pq.ParquetFile(path).iter_batches():
+def _parquet_rows(path: Location) -> Iterable[dict[str, Any]]:
+    for batch in parquet_file(path).iter_batches():
         yield from batch.to_pylist()
 
 
-def _from_row(row: Any, path: Path, number: int) -> Source:
+def _from_row(row: Any, path: Location, number: int) -> Source:
     if not isinstance(row, dict) or not row.get("uri"):
         raise SourcesError(
             f"{path}, row {number}: no `uri`; a list has the columns {', '.join(LIST_COLUMNS)}"
@@ -199,7 +237,11 @@ def _from_row(row: Any, path: Path, number: int) -> Source:
     source = Source(words.pop("uri"), times.get("start_s"), times.get("end_s"), crop, **words)
     if "://" in source.uri:
         return source
-    return replace(source, uri=_uri(path.parent / source.uri))
+    if not isinstance(path, ObjectPath):
+        return replace(source, uri=_uri(path.parent / source.uri))
+    if source.uri.startswith("/"):  # a local file, also where the list lies in a store
+        return source
+    return replace(source, uri=f"{path.scheme}://{posixpath.normpath(path.parent.key / source.uri)}")
 
 
 def _crop(value: Any) -> tuple[float, float, float, float] | None:

@@ -2,6 +2,7 @@
 
     path -> probe()       -> MediaInfo: what is inside; one picture is decoded
     path -> read_frames() -> VideoFrame after VideoFrame, by time stamps, converted only when asked
+    path -> read_constant_rate() -> the frame on screen at every 1 / rate s
     path -> read_audio()  -> (S,) int16 mono, on the same clock
     path -> frames_at()   -> (N, H, W, 3) uint8, at any times in any order
     path -> encode_clip() -> one clip's .mp4 and .flac
@@ -19,7 +20,7 @@ from data_pipeline.media.encode import EncodedClip, encode_clip
 from data_pipeline.media.info import MAX_PIXELS, AudioStream, MediaError, MediaInfo, VideoStream
 from data_pipeline.media.probe import probe
 from data_pipeline.media.random_access import frames_at
-from data_pipeline.media.video import VideoFrame, read_frames
+from data_pipeline.media.video import VideoFrame, read_constant_rate, read_frames
 
 __all__ = [
     "MAX_DAMAGED",
@@ -34,5 +35,6 @@ __all__ = [
     "frames_at",
     "probe",
     "read_audio",
+    "read_constant_rate",
     "read_frames",
 ]

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from itertools import chain, takewhile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from data_pipeline.clip import ANALYSIS_RATE, Reason
 from data_pipeline.media.container import audio_stream, decoded, open_container, seek, zero_s
 from data_pipeline.media.damage import Damage
 from data_pipeline.media.info import MediaError
+from data_pipeline.storage import Location
 
 _PREROLLS_S = (0.5, math.inf)  # codecs with overlapping windows need some packets before they are right
 _GAP_S = 0.02  # time stamps that leave the count of samples by more than this mark a gap
@@ -21,7 +21,7 @@ Piece = tuple[float, np.ndarray]
 
 
 def read_audio(
-    path: Path, start_s: float = 0.0, end_s: float = math.inf, rate: int = ANALYSIS_RATE
+    path: Location, start_s: float = 0.0, end_s: float = math.inf, rate: int = ANALYSIS_RATE
 ) -> np.ndarray:
     """(S,) int16 mono at `rate` Hz from any layout, rate and sample format; encoder delay is removed.
 
@@ -43,7 +43,7 @@ def read_audio(
     return sound
 
 
-def _pieces_around(path: Path, start_s: float, end_s: float, rate: int) -> Iterator[Piece]:
+def _pieces_around(path: Location, start_s: float, end_s: float, rate: int) -> Iterator[Piece]:
     """What the file has of [start_s, end_s), and some before and after it."""
     for preroll_s in _PREROLLS_S:
         with open_container(path) as container:
@@ -64,7 +64,7 @@ def _pieces_around(path: Path, start_s: float, end_s: float, rate: int) -> Itera
             return
 
 
-def _resampled(path: Path, container: Any, audio: Any, damage: Damage, rate: int) -> Iterator[Piece]:
+def _resampled(path: Location, container: Any, audio: Any, damage: Damage, rate: int) -> Iterator[Piece]:
     """Samples are counted from a time stamp on, so that its jitter does no harm. Where stamps and count
     part by more than _GAP_S, or the format changes, counting begins anew."""
     from av import AudioResampler

@@ -6,14 +6,15 @@ The clock's zero is the time stamp of the first picture (of the first sound wher
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from data_pipeline.clip import Reason
 from data_pipeline.media.damage import MAX_DAMAGED, Damage
 from data_pipeline.media.info import MAX_PIXELS, MediaError
+from data_pipeline.storage import Location, ObjectPath
 
 DEMUXERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,asf,ogg,mxf,ivf,nut,"
@@ -25,13 +26,18 @@ and bare codec streams, which have no times."""
 ANNOUNCING = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "asf", "mxf")
 """Containers whose header says how long they are; of others the length is a guess."""
 
+AVIO_BYTES = 2**16
+"""What libav reads at a time from an object of a store."""
+
 TOLERANCE_S = 1e-3
 """Clips are cut at whole milliseconds, so times are compared no finer than that."""
 
 
 @contextmanager
-def open_container(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Any]:
-    """A container to read. Whatever libav says while it is open comes out as a MediaError."""
+def open_container(path: Location, max_pixels: int = MAX_PIXELS) -> Iterator[Any]:
+    """A container to read. Whatever libav says while it is open comes out as a MediaError.
+
+    An object of a store is read where libav looks, block by block; what the store says is said as it is."""
     import av
 
     _check_file(path)
@@ -41,13 +47,24 @@ def open_container(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Any]:
         "max_pixels": str(max_pixels),  # for the pictures that are decoded to find out what there is
     }
     try:
-        with av.open(url(path), options=options, metadata_errors="replace") as container:
+        with (
+            _opened(path) as file,
+            av.open(file, options=options, metadata_errors="replace", buffer_size=AVIO_BYTES) as container,
+        ):
             yield container
     except av.error.MemoryError as failure:
         raise MemoryError(f"{path}: reading it needs more memory than allowed") from failure
     except av.error.FFmpegError as failure:
         _check_storage(path, failure)
         raise MediaError(Reason.CORRUPT, f"{path}: not media, or broken ({failure.strerror})") from failure
+    except OSError as failure:
+        if not isinstance(path, ObjectPath) or failure.filename != str(path):
+            raise
+        raise MediaError(Reason.STORAGE, f"{path}: {failure.strerror}") from failure
+
+
+def _opened(path: Location) -> AbstractContextManager[str | IO[bytes]]:
+    return path.open("rb") if isinstance(path, ObjectPath) else nullcontext(url(path))
 
 
 def url(path: Path) -> str:
@@ -55,23 +72,31 @@ def url(path: Path) -> str:
     return "file:" + os.path.abspath(path)
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Location) -> None:
     try:
-        with open(path, "rb") as file:
-            found = os.fstat(file.fileno())
+        size = _size_of(path)
     except IsADirectoryError:
         raise MediaError(Reason.UNSUPPORTED, f"{path}: is a folder") from None
     except OSError as failure:
         absent = failure.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
         reason = Reason.MISSING if absent else Reason.STORAGE
         raise MediaError(reason, f"{path}: {failure.strerror}") from failure
-    if found.st_size == 0:
+    if size == 0:
         raise MediaError(Reason.CORRUPT, f"{path}: is empty")
 
 
-def _check_storage(path: Path, failure: Any) -> None:
+def _size_of(path: Location) -> int:
+    if isinstance(path, ObjectPath):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
+        return path.stat().st_size
+    with path.open("rb") as file:
+        return os.fstat(file.fileno()).st_size
+
+
+def _check_storage(path: Location, failure: Any) -> None:
     """libav says "input/output error" of a file that ends early, too: ask the disk itself."""
-    if failure.errno != errno.EIO:
+    if failure.errno != errno.EIO or isinstance(path, ObjectPath):  # a store has said so by itself
         return
     try:
         with open(path, "rb", buffering=0) as file:
@@ -100,7 +125,7 @@ def zero_s(container: Any) -> float:
     return float((stream.start_time or 0) * stream.time_base)
 
 
-def duration_s(path: Path, container: Any, stream: Any) -> float:
+def duration_s(path: Location, container: Any, stream: Any) -> float:
     """What the stream says, else the container, else (a recording cut short) where the last packet ends."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
@@ -123,7 +148,7 @@ def seek(container: Any, stream: Any, time_s: float) -> bool:
     return True
 
 
-def decoded(path: Path, container: Any, stream: Any, damage: Damage) -> Iterator[Any]:
+def decoded(path: Location, container: Any, stream: Any, damage: Damage) -> Iterator[Any]:
     """The frames of `stream`, from where the container stands; packets that fail are told to `damage`.
 
     Raises MediaError: STORAGE, and CORRUPT where the file ends well before it should.
@@ -141,7 +166,7 @@ def decoded(path: Path, container: Any, stream: Any, damage: Damage) -> Iterator
             damage.lost(None if unknown else float(packet.pts * packet.time_base) - zero, failure)
 
 
-def _packets(path: Path, container: Any, wanted: Any) -> Iterator[Any]:
+def _packets(path: Location, container: Any, wanted: Any) -> Iterator[Any]:
     """The wanted stream's packets up to the end, or up to where the container breaks off.
 
     All streams are read, so that a file which announces more than it holds is found out."""

@@ -5,11 +5,11 @@ the next key frame, because each is predicted from the one before.
 """
 
 import math
-from pathlib import Path
 from typing import Any
 
 from data_pipeline.clip import Reason
 from data_pipeline.media.info import MediaError
+from data_pipeline.storage import Location
 
 MAX_DAMAGED = 0.05
 """Share of a stretch's frames, or of the announced duration, that may be damaged or missing."""
@@ -18,7 +18,7 @@ MAX_DAMAGED = 0.05
 class Damage:
     """Counts the frames whose time is at least `start_s`; earlier ones only hand on what spoils them."""
 
-    def __init__(self, path: Path, start_s: float) -> None:
+    def __init__(self, path: Location, start_s: float) -> None:
         self._path = path
         self._start_s = start_s
         self._n_frames = 0

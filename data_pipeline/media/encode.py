@@ -15,11 +15,12 @@ import numpy as np
 
 from data_pipeline.clip import ANALYSIS_RATE, Reason
 from data_pipeline.media.audio import read_audio
-from data_pipeline.media.container import TOLERANCE_S, url
+from data_pipeline.media.container import url
 from data_pipeline.media.crop import Box, Cropper
 from data_pipeline.media.info import MAX_PIXELS, MediaError
 from data_pipeline.media.probe import probe
-from data_pipeline.media.video import BT709, VideoFrame, frames_around
+from data_pipeline.media.video import BT709, read_constant_rate
+from data_pipeline.storage import Location
 
 _LIMITED_RANGE = 1  # AVColorRange
 _KEY_FRAME_S = 2  # between key frames: training reads from anywhere in a clip
@@ -38,7 +39,7 @@ class EncodedClip:
 
 
 def encode_clip(
-    source: Path,
+    source: Location,
     video: Path,
     audio: Path,
     *,
@@ -49,15 +50,17 @@ def encode_clip(
     fps: float,
     crf: int,
     preset: str,
+    delay_s: float = 0.0,
     max_pixels: int = MAX_PIXELS,
 ) -> EncodedClip:
     """Write [start_s, end_s) of `source` as H.264 `video` (no sound) and 16 kHz mono FLAC `audio`.
 
     Frame k is the source's picture on screen at start_s + k / fps; there are round((end_s - start_s) *
-    fps) of them, and round(n_frames * 16000 / fps) samples. `crop` is x0 y0 x1 y1 in displayed source
-    pixels; it may reach over the edge, where the clip is black, and is scaled to `size` (width, height;
-    both even). Raises MediaError like `read_frames` and `read_audio`, and STORAGE where it cannot write;
-    the caller removes what is unfinished.
+    fps) of them, and round(n_frames * 16000 / fps) samples. The sound is the source's from `delay_s` before
+    `start_s` on (after it, where negative), so it is heard that much later than in the source; silence
+    where the source has none. `crop` is x0 y0 x1 y1 in displayed source pixels; it may reach over the
+    edge, where the clip is black, and is scaled to `size` (width, height; both even). Raises MediaError like
+    `read_frames` and `read_audio`, and STORAGE where it cannot write; the caller removes what is unfinished.
     """
     info = probe(source, max_pixels=max_pixels)
     if info.video is None:
@@ -67,28 +70,12 @@ def encode_clip(
     if n_frames < 1:
         raise ValueError(f"from {start_s} to {end_s} s there is no frame at {fps} fps")
     n_samples = round(n_frames * ANALYSIS_RATE / rate)
-    _write_flac(audio, read_audio(source, start_s, start_s + n_samples / ANALYSIS_RATE))
+    heard_s = start_s - delay_s
+    _write_flac(audio, read_audio(source, heard_s, heard_s + n_samples / ANALYSIS_RATE))
     cropper = Cropper(crop, (info.video.width, info.video.height), size)
-    frames = frames_around(source, start_s, end_s, threads=1, max_pixels=max_pixels)
-    shown = _on_screen(frames, start_s, rate, n_frames)
+    shown = read_constant_rate(source, start_s, n_frames, rate, end_s=end_s, max_pixels=max_pixels)
     _write_h264(video, (cropper(frame) for frame in shown), size, rate, crf, preset)
     return EncodedClip(n_frames, n_samples, *size, fps)
-
-
-def _on_screen(
-    frames: Iterator[VideoFrame], start_s: float, rate: Fraction, n_frames: int
-) -> Iterator[VideoFrame]:
-    """For each k < n_frames the frame on screen at start_s + k / rate; the last one stays on screen."""
-    shown, k = None, 0
-    for frame in frames:
-        while shown is not None and k < n_frames and start_s + k / rate < frame.time_s - TOLERANCE_S:
-            yield shown
-            k += 1
-        shown = frame
-    if shown is None:
-        raise MediaError(Reason.CORRUPT, f"no picture could be decoded from {start_s} s on")
-    for _ in range(k, n_frames):
-        yield shown
 
 
 def _write_h264(

@@ -1,15 +1,15 @@
 """Probe: what a file holds, found out by decoding one picture."""
 
 import math
-from pathlib import Path
 
 from data_pipeline.clip import Reason
 from data_pipeline.media.container import audio_stream, duration_s, open_container, video_stream
 from data_pipeline.media.info import MAX_PIXELS, AudioStream, MediaError, MediaInfo, VideoStream
 from data_pipeline.media.video import decode_video
+from data_pipeline.storage import Location
 
 
-def probe(path: Path, *, max_pixels: int = MAX_PIXELS) -> MediaInfo:
+def probe(path: Location, *, max_pixels: int = MAX_PIXELS) -> MediaInfo:
     """What `path` holds. A cover picture is not a video.
 
     Raises MediaError: MISSING, STORAGE, CORRUPT, UNSUPPORTED (a codec, or frames above `max_pixels`), and

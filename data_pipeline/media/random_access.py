@@ -17,6 +17,7 @@ from data_pipeline.media.container import TOLERANCE_S
 from data_pipeline.media.info import MAX_PIXELS, MediaError
 from data_pipeline.media.probe import probe
 from data_pipeline.media.video import fitted, frames_around
+from data_pipeline.storage import Location
 
 DECORD_READS = {
     "mov,mp4,m4a,3gp,3g2,mj2": ("h264", "mpeg4", "vp9"),
@@ -24,7 +25,7 @@ DECORD_READS = {
 }
 
 
-def frames_at(path: Path, times_s: Sequence[float], max_px: int | None = None) -> np.ndarray:
+def frames_at(path: Location, times_s: Sequence[float], max_px: int | None = None) -> np.ndarray:
     """(N, H, W, 3) uint8 RGB: the pictures on screen at `times_s`, in that order; longer side <= `max_px`.
 
     Raises MediaError like `read_frames`.
@@ -36,7 +37,7 @@ def frames_at(path: Path, times_s: Sequence[float], max_px: int | None = None) -
         raise MediaError(Reason.NO_VIDEO, f"{path}: has no video stream")
     size = fitted(info.video.width, info.video.height, max_px)
     indexed = info.video.codec in DECORD_READS.get(info.container, ())
-    picture_at = _by_index(path) if indexed else _by_seeking(path)
+    picture_at = _by_index(path) if indexed and isinstance(path, Path) else _by_seeking(path)
     frames = np.empty((len(times_s), size[1], size[0], 3), np.uint8)
     for n in np.argsort(times_s):  # rising times seldom need a seek
         frames[n] = cv2.resize(picture_at(times_s[n]), size, interpolation=cv2.INTER_AREA)
@@ -67,7 +68,7 @@ def _by_index(path: Path) -> PictureAt:
     return picture_at
 
 
-def _by_seeking(path: Path) -> PictureAt:
+def _by_seeking(path: Location) -> PictureAt:
     def picture_at(time_s: float) -> np.ndarray:
         until_s = time_s + 2 * TOLERANCE_S
         last = deque(frames_around(path, time_s, until_s, threads=1, max_pixels=MAX_PIXELS), maxlen=1)

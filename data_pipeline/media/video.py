@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from data_pipeline.clip import Reason
 from data_pipeline.media.container import TOLERANCE_S, decoded, open_container, seek, video_stream, zero_s
 from data_pipeline.media.damage import Damage
 from data_pipeline.media.info import MAX_PIXELS, MediaError
+from data_pipeline.storage import Location
 
 BT601, BT709, UNSPECIFIED = 5, 1, 2  # AVColorSpace
 
@@ -70,7 +71,7 @@ def fitted(width: int, height: int, max_px: int | None) -> tuple[int, int]:
 
 
 def read_frames(
-    path: Path,
+    path: Location,
     *,
     start_s: float = 0.0,
     end_s: float = math.inf,
@@ -87,8 +88,34 @@ def read_frames(
             yield frame
 
 
+def read_constant_rate(
+    path: Location,
+    start_s: float,
+    n_frames: int,
+    rate: Fraction,
+    *,
+    end_s: float | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Iterator[VideoFrame]:
+    """For each k < n_frames the frame on screen at start_s + k / rate.
+
+    What begins at `end_s` or later (default: after the last of them) is not shown: the frame before it
+    stays on screen, as does the file's last. Raises MediaError like `read_frames`."""
+    until_s = start_s + n_frames / float(rate) if end_s is None else end_s
+    shown, k = None, 0
+    for frame in frames_around(path, start_s, until_s, threads=1, max_pixels=max_pixels):
+        while shown is not None and k < n_frames and start_s + k / rate < frame.time_s - TOLERANCE_S:
+            yield shown
+            k += 1
+        shown = frame
+    if shown is None:
+        raise MediaError(Reason.CORRUPT, f"no picture could be decoded from {start_s} s on")
+    for _ in range(k, n_frames):
+        yield shown
+
+
 def frames_around(
-    path: Path, start_s: float, end_s: float, *, threads: int, max_pixels: int
+    path: Location, start_s: float, end_s: float, *, threads: int, max_pixels: int
 ) -> Iterator[VideoFrame]:
     """Frames up to `end_s`, from no later than the one on screen at `start_s`."""
     for preroll_s in _PREROLLS_S:
@@ -109,7 +136,7 @@ def frames_around(
 
 
 def decode_video(
-    path: Path,
+    path: Location,
     container: Any,
     video: Any,
     start_s: float,
@@ -144,7 +171,7 @@ def decode_video(
 
 
 def _timed(
-    path: Path, container: Any, video: Any, damage: Damage, *, sought: bool
+    path: Location, container: Any, video: Any, damage: Damage, *, sought: bool
 ) -> Iterator[tuple[float, Any]]:
     """(time, decoded picture), rising in time whatever the container says."""
     zero = zero_s(container)

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_pipeline.sources import Source, SourcesError, list_sources, sample_of, table_of
+from data_pipeline.sources import Source, SourcesError, check_reachable, list_sources, sample_of, table_of
 
 
 def touch(*paths: Path) -> None:
@@ -131,9 +131,9 @@ def test_a_line_that_is_not_json_is_named(tmp_path) -> None:
         list(list_sources(str(path)))
 
 
-@pytest.mark.parametrize("spec", ["nowhere/*.mp4", "nowhere", "s3://bucket/videos"])
+@pytest.mark.parametrize("spec", ["nowhere/*.mp4", "nowhere", "s4://bucket/videos"])
 def test_what_matches_nothing_or_cannot_be_reached_is_named(spec) -> None:
-    with pytest.raises(SourcesError, match=r"nowhere|s3"):
+    with pytest.raises(SourcesError, match=r"nowhere|s4"):
         list(list_sources(spec))
 
 
@@ -154,3 +154,57 @@ def test_sources_become_a_table() -> None:
     assert table.num_rows == 25_000
     assert table["start_s"][24_999].as_py() == 24_999
     assert table_of([]).num_rows == 0
+
+
+def uris(store, spec: str | list[str], **options) -> list[str]:
+    return [source.uri.removeprefix(f"{store.root}/") for source in list_sources(spec, **options)]
+
+
+def test_a_prefix_of_a_store_gives_its_videos_and_no_dataset_that_lies_there(store) -> None:
+    for key in ("v/b.mp4", "v/a/c.MKV", "v/notes.txt", "v/.hidden.mp4", "v/out/measured/x.mp4", "w/d.mp4"):
+        store.put(key, b"x")
+    assert uris(store, f"{store.root}/v", output=f"{store.root}/v/out") == ["v/a/c.MKV", "v/b.mp4"]
+    assert uris(store, f"{store.root}/v/notes.txt") == ["v/notes.txt"]
+    assert uris(store, [f"{store.root}/w", f"{store.root}/w/d.mp4"]) == ["w/d.mp4"]
+
+
+def test_a_pattern_in_a_store_gives_the_objects_that_match(store) -> None:
+    for key in ("v/1.mp4", "v/x/2.mp4", "v/x/y/3.mp4", "v/x/4.avi"):
+        store.put(key, b"x")
+    assert uris(store, f"{store.root}/v/*/*.mp4") == ["v/x/2.mp4"]
+    assert uris(store, f"{store.root}/v/**/*.mp4") == ["v/1.mp4", "v/x/2.mp4", "v/x/y/3.mp4"]
+
+
+def test_a_list_in_a_store_names_objects_beside_it_and_elsewhere(store) -> None:
+    rows = [
+        {"uri": "a b.mp4", "start_s": 1, "end_s": 2},
+        {"uri": "../c.mp4"},
+        {"uri": "s3://other/d.mp4"},
+        {"uri": "/local/e.mp4"},
+    ]
+    store.put("lists/all.jsonl", "\n".join(json.dumps(row) for row in rows).encode())
+    store.put("lists/all.csv", ("uri\n" + "\n".join(row["uri"] for row in rows)).encode())
+    expected = ["lists/a b.mp4", "c.mp4", "s3://other/d.mp4", "/local/e.mp4"]
+    assert uris(store, f"{store.root}/lists/all.jsonl") == expected
+    assert uris(store, f"{store.root}/lists/all.csv") == expected
+    first = next(list_sources(f"{store.root}/lists/all.jsonl"))
+    assert (first.start_s, first.end_s) == (1.0, 2.0)
+
+
+def test_what_a_store_does_not_hold_is_said_before_anything_starts(store) -> None:
+    for spec in (f"{store.root}/none", "s3://no-such-bucket/v"):
+        with pytest.raises(SourcesError, match=r"is no object, and nothing lies under it"):
+            check_reachable(spec)
+        with pytest.raises(SourcesError, match="is no object"):
+            list(list_sources(spec))
+    with pytest.raises(SourcesError, match="nothing is known of s4://"):
+        check_reachable("s4://bucket/v")
+
+
+def test_a_store_that_refuses_is_not_an_empty_one(store, spoil) -> None:
+    store.put("v/1.mp4", b"x")
+    spoil(lambda method, path: "403")
+    with pytest.raises(PermissionError, match="ACCESS_DENIED"):
+        check_reachable(f"{store.root}/v")
+    with pytest.raises(PermissionError, match="ACCESS_DENIED"):
+        list(list_sources(f"{store.root}/v"))
