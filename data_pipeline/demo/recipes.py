@@ -32,8 +32,6 @@ class DemoSource:
     reason: Reason | None
     """Why it is rejected."""
     description: str
-    needs: Literal["", "sync", "duplicates"] = ""
-    """What must be measured before the expectation can be met, beyond faces, speech and picture."""
     speaker: str = ""
     n_shots: int = 1
     """Stretches without a cut."""
@@ -136,7 +134,6 @@ def _good() -> Iterator[Recipe]:
         [fifth],
         "the sound is three frames late: to be corrected",
         _late("guest_3", [fifth], SLIGHTLY_LATE_S),
-        needs="sync",
         sound_late_s=SLIGHTLY_LATE_S,
     )
 
@@ -164,14 +161,12 @@ def _defects() -> Iterator[Recipe]:
         Reason.OFF_SYNC,
         "the lips say something else than is heard",
         _with_sound("guest_1", third, _other_words(fifth), OFF_SYNC_S),
-        needs="sync",
     )
     yield reject(
         "late_audio.mp4",
         Reason.OFF_SYNC,
         "the sound is late by more than may be corrected",
         _late("guest_4", [third], LATE_S, max_s=OFF_SYNC_S),
-        needs="sync",
         sound_late_s=LATE_S,
     )
     yield reject(
@@ -229,7 +224,6 @@ def _derived() -> Iterator[Recipe]:
         Reason.DUPLICATE,
         "astronaut.mp4, smaller and coarser",
         lambda folder, path: transcode(folder / "astronaut.mp4", path, RATE, max_px=288),
-        needs="duplicates",
         speaker="astronaut",
     )
     yield derived(

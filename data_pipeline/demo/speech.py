@@ -87,6 +87,10 @@ class Utterance:
     def duration_s(self) -> float:
         return len(self.sound) / RATE
 
+    def sound_at(self, rate: int) -> np.ndarray:
+        """(S,) int16 at `rate` Hz."""
+        return _resample(self.sound, Fraction(rate, RATE))
+
     def mouth(self, times_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(opening in 0..1, width in -1..1), each (T,), of the mouth at `times_s`."""
         return mouth(self.phones, times_s)

@@ -53,13 +53,14 @@ class FaceMesh:
 
         `eyes` (2, 2): the eye on the picture's left, then the other; they set the crop's roll. A second
         pass, cropped by what the first one found, takes the place of MediaPipe's tracking."""
-        first = self._run(image, (box[:2] + box[2:]) / 2, float(max(box[2:] - box[:2])), eyes)
+        first = self.look(image, (box[:2] + box[2:]) / 2, float(max(box[2:] - box[:2])), eyes)
         found = first.points[:, :2]
         low, high = found.min(axis=0), found.max(axis=0)
         eyes = first.points[[LEFT_EYE_OUTER, RIGHT_EYE_OUTER], :2]
-        return self._run(image, (low + high) / 2, float(max(high - low)), eyes)
+        return self.look(image, (low + high) / 2, float(max(high - low)), eyes)
 
-    def _run(self, image: np.ndarray, centre: np.ndarray, side: float, eyes: np.ndarray) -> Mesh:
+    def look(self, image: np.ndarray, centre: np.ndarray, side: float, eyes: np.ndarray) -> Mesh:
+        """One pass over `image` (H, W, 3): the face in a square of `side` around `centre`, `eyes` level."""
         import cv2
 
         to_crop = _crop_transform(centre, side * MARGIN, eyes)

@@ -1,7 +1,7 @@
 """Encode: a clip's media as they lie in a sample.
 
     track (analysis frames)  ->  one crop for the whole clip, in source pixels
-    source, crop             ->  {clip_id}.mp4, {clip_id}.flac
+    source, crop             ->  {clip_id}.mp4, {clip_id}.flac: its sound moved by `sync_shift_applied_s`
     track, crop              ->  {clip_id}.npz: where the face is in each encoded frame
 
 A file appears whole or not at all, and the same clip gives the same bytes.
@@ -17,6 +17,7 @@ import numpy as np
 
 from data_pipeline.clip import Clip, FaceTrack
 from data_pipeline.config import EncodeConfig
+from data_pipeline.storage import Location
 
 MARGIN = 0.1  # of the face's height, kept around the face wherever it goes
 MEDIA = (".mp4", ".flac", ".npz")
@@ -40,7 +41,7 @@ class Box:
         return self.y1 - self.y0
 
 
-def encode(clip: Clip, source: Path, directory: Path, config: EncodeConfig) -> Clip:
+def encode(clip: Clip, source: Location, directory: Path, config: EncodeConfig) -> Clip:
     """Write the clip's media into `directory` and return it with width, height, fps, n_frames and crop.
 
     `clip.crop` is the part of the picture that the list asked for, or None. Runs where a hanging or
@@ -64,6 +65,7 @@ def encode(clip: Clip, source: Path, directory: Path, config: EncodeConfig) -> C
             fps=config.fps,
             crf=config.crf,
             preset=config.preset,
+            delay_s=clip.sync_shift_applied_s or 0.0,
         )
         times_s = np.arange(encoded.n_frames) / encoded.fps
         parts[".npz"].write_bytes(_npz(_face_arrays(clip, region, crop, times_s)))

@@ -219,3 +219,41 @@ def test_a_source_that_gave_no_clip_is_refused_in_words(tmp_path):
 def test_it_can_be_sent_to_another_process():
     call = (encode, clip_of(track_of((280, 190, 360, 290))), Path("a.mp4"), EncodeConfig())
     assert pickle.loads(pickle.dumps(call))[0] is encode  # noqa: S301
+
+
+# --- sound that was found to be early or late
+
+
+def clicks_of(clip: Clip, source: Path, folder: Path) -> list[float]:
+    from data_pipeline import media
+
+    encode(clip, source, folder, EncodeConfig(width=64, height=64))
+    sound = media.read_audio(folder / f"{clip.clip_id}.flac")
+    assert len(sound) == 2 * 16_000
+    return [round(time_s, 2) for time_s in clicks_in(sound)]
+
+
+@pytest.mark.parametrize(("shift_s", "heard_s"), [(0.12, 0.62), (-0.12, 0.38), (0.0, 0.5), (None, 0.5)])
+def test_a_positive_shift_makes_the_sound_later_and_a_negative_one_earlier(
+    source, tmp_path, shift_s, heard_s
+):
+    clip = clip_of(track_of((280, 190, 360, 290)), sync_shift_applied_s=shift_s)
+    assert clicks_of(clip, source, tmp_path) == [heard_s]
+
+
+def test_what_a_shift_brings_in_is_the_sources_own_sound(tmp_path):
+    sound = clicks([0.95, 3.05], 4.0)
+    source = write_video(tmp_path / "n.mp4", n_frames=100, fps=25, size=SIZE, sound=sound)
+    later = clip_of(track_of((280, 190, 360, 290)), sync_shift_applied_s=0.12)
+    assert clicks_of(later, source, tmp_path) == [0.07]
+    earlier = clip_of(track_of((280, 190, 360, 290)), sync_shift_applied_s=-0.12)
+    assert clicks_of(earlier, source, tmp_path) == [1.93]
+
+
+def test_at_the_sources_edge_a_shift_brings_in_silence(tmp_path):
+    source = write_video(tmp_path / "n.mp4", n_frames=50, fps=25, size=SIZE, sound=clicks([0.5], 2.0))
+    box = track_of((280, 190, 360, 290))
+    at_start = clip_of(box, start_s=0.0, end_s=2.0, sync_shift_applied_s=0.2)
+    assert clicks_of(at_start, source, tmp_path) == [0.7]
+    at_end = clip_of(box, start_s=0.0, end_s=2.0, sync_shift_applied_s=-0.2)
+    assert clicks_of(at_end, source, tmp_path) == [0.3]
