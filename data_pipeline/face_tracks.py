@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from data_pipeline.models.centerface import Detections, iou
+from data_pipeline.models.detections import Detections, iou
 
 MAX_GAP_S = 2.0
 SUSTAINED_S = 0.5

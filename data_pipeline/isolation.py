@@ -9,6 +9,9 @@ address space, leaves no core dump, and the kernel ends it when the parent dies,
 
 The parent sends (function, arguments) in pickled form, so both must be importable by name. The child
 answers with messages (kind, value); in a stream the parent grants it one more item for each one taken.
+
+The child may run on another interpreter, of an environment whose libraries do not go with ours. Then of
+ours it sees this package and nothing else.
 """
 
 import contextlib
@@ -24,6 +27,7 @@ import traceback
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
 from typing import Any
 
 IN_FLIGHT = 2
@@ -35,9 +39,14 @@ _PR_SET_PDEATHSIG = 1
 
 _RESULT, _ITEM, _END, _ERROR, _MORE, _STOP = "result", "item", "end", "error", "more", "stop"
 
-_BOOT = (
-    "import sys; sys.path[:] = {path!r}; from data_pipeline import isolation; isolation.serve({arguments})"
-)
+_SERVE = "; from data_pipeline import isolation; isolation.serve({arguments})"
+_BOOT = "import sys; sys.path[:] = {path!r}" + _SERVE
+_BOOT_ELSEWHERE = (
+    "import sys; from importlib import util; "
+    "spec = util.spec_from_file_location('data_pipeline', {package!r}); "
+    "package = sys.modules['data_pipeline'] = util.module_from_spec(spec); spec.loader.exec_module(package)"
+) + _SERVE
+_PACKAGE = str(Path(__file__).with_name("__init__.py"))
 
 
 class ChildTimeout(Exception):
@@ -53,12 +62,27 @@ class Sandbox:
 
     `timeout_s` limits what a caller waits for one call, `stall_timeout_s` what it waits for one item of a
     stream; a stream may be as long as it likes, and time that its consumer takes does not count.
+    `address_space_bytes` None sets no limit, which CUDA needs. `python` is the interpreter (3.11 or later),
+    ours by default. `on_start` is called in every new child before its first request, and may take
+    `start_timeout_s`.
     """
 
-    def __init__(self, *, address_space_bytes: int, timeout_s: float, stall_timeout_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        address_space_bytes: int | None,
+        timeout_s: float,
+        stall_timeout_s: float,
+        python: Path | None = None,
+        on_start: Callable[[], object] | None = None,
+        start_timeout_s: float = _START_TIMEOUT_S,
+    ) -> None:
         self._address_space_bytes = address_space_bytes
         self._timeout_s = timeout_s
         self._stall_timeout_s = stall_timeout_s
+        self._python = python
+        self._on_start = on_start
+        self._start_timeout_s = start_timeout_s
         # PR_SET_PDEATHSIG fires when the *thread* that started the child ends: start it from one that stays.
         self._spawner = ThreadPoolExecutor(1, thread_name_prefix="sandbox-spawner")
         self._child: _Child | None = None
@@ -69,6 +93,10 @@ class Sandbox:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def start(self) -> None:
+        """Start the child now, unless one is alive. Raises what `call` raises, and what `on_start` raises."""
+        self._started()
 
     def call(self, function: Callable, *args: Any, **kwargs: Any) -> Any:
         """What the function returns; what it raises is raised here.
@@ -112,11 +140,26 @@ class Sandbox:
         message = pickle.dumps((function, args, kwargs, streaming))
         if self._child is not None and self._open_stream is not None:
             self._leave_stream(self._child)
+        child = self._started()
+        child.send_bytes(message)
+        return child
+
+    def _started(self) -> "_Child":
         if self._child is None or not self._child.is_alive():
             self.close()
-            self._child = self._spawner.submit(_Child, self._address_space_bytes).result()
-        self._child.send_bytes(message)
+            child = self._spawner.submit(_Child, self._address_space_bytes, self._python).result()
+            if self._on_start is not None:
+                self._make_ready(child, self._on_start)
+            self._child = child
         return self._child
+
+    def _make_ready(self, child: "_Child", on_start: Callable[[], object]) -> None:
+        try:
+            child.send_bytes(pickle.dumps((on_start, (), {}, False)))
+            child.receive(self._start_timeout_s, "the child was not ready within")
+        except BaseException:
+            child.kill()
+            raise
 
     def _leave_stream(self, child: "_Child") -> None:
         """Leave a stream before its end: the child is told to stop, and killed where it does not listen."""
@@ -131,12 +174,17 @@ class Sandbox:
 class _Child:
     """A running child process, seen from the parent."""
 
-    def __init__(self, address_space_bytes: int) -> None:
+    def __init__(self, address_space_bytes: int | None, python: Path | None) -> None:
         self._connection, theirs = Pipe()
         arguments = f"{theirs.fileno()}, {os.getpid()}, {address_space_bytes}"
+        if python is None:
+            command = [sys.executable, "-c", _BOOT.format(path=sys.path, arguments=arguments)]
+        else:  # -I: neither the folder it is started in nor PYTHONPATH lends it libraries
+            arguments += ", elsewhere=True"
+            command = [str(python), "-I", "-c", _BOOT_ELSEWHERE.format(package=_PACKAGE, arguments=arguments)]
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT.format(path=sys.path, arguments=arguments)],
+                command,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is the parent's to handle
@@ -188,13 +236,18 @@ class _Child:
         return f"the child process ended with exit status {status}"
 
 
-def serve(descriptor: int, parent_pid: int, address_space_bytes: int) -> None:
-    """The child's life: one request after another, until the parent closes the pipe."""
+def serve(
+    descriptor: int, parent_pid: int, address_space_bytes: int | None, *, elsewhere: bool = False
+) -> None:
+    """The child's life: one request after another, until the parent closes the pipe.
+
+    `elsewhere`: it has libraries that the parent may not have, and their exceptions go as text."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:  # it died before it could be watched
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
+    if address_space_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
     with Connection(descriptor) as connection:
         connection.send((_RESULT, None))
         while True:
@@ -202,12 +255,12 @@ def serve(descriptor: int, parent_pid: int, address_space_bytes: int) -> None:
                 message = connection.recv_bytes()
             except EOFError:
                 return
-            answer = _answer(connection, message)
+            answer = _answer(connection, message, elsewhere)
             if answer is not None:
                 connection.send_bytes(answer)
 
 
-def _answer(connection: Connection, message: bytes) -> bytes | None:
+def _answer(connection: Connection, message: bytes, elsewhere: bool) -> bytes | None:
     """The last message about one request, pickled; None to a word about a stream that is over."""
     try:
         request = pickle.loads(message)  # noqa: S301 - from our own parent
@@ -219,10 +272,15 @@ def _answer(connection: Connection, message: bytes) -> bytes | None:
             return pickle.dumps((_END, None))
         return pickle.dumps((_RESULT, function(*args, **kwargs)))
     except MemoryError:
-        limit_gib = resource.getrlimit(resource.RLIMIT_AS)[0] / 2**30
-        return pickle.dumps((_ERROR, MemoryError(f"needs more than {limit_gib:.1f} GiB of address space")))
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        given = (
+            "this machine has"
+            if limit == resource.RLIM_INFINITY
+            else f"{limit / 2**30:.1f} GiB of address space"
+        )
+        return pickle.dumps((_ERROR, MemoryError(f"needs more than {given}")))
     except Exception as failure:  # noqa: BLE001 - whatever it is, it is the parent's
-        return pickle.dumps((_ERROR, _portable(failure)))
+        return pickle.dumps((_ERROR, _portable(failure, elsewhere)))
 
 
 def _stream(connection: Connection, items: Generator) -> None:
@@ -238,13 +296,16 @@ def _stream(connection: Connection, items: Generator) -> None:
                 granted += 1
 
 
-def _portable(failure: Exception) -> Exception:
-    """The exception with the child's traceback as a note, or its text where it does not pickle."""
+def _portable(failure: Exception, elsewhere: bool) -> Exception:
+    """The exception with the child's traceback as a note, or its text where the parent could not read it."""
     failure.add_note("In the child process:\n" + traceback.format_exc())
+    as_text = RuntimeError(f"{type(failure).__name__}: {failure}")
+    if elsewhere and type(failure).__module__.partition(".")[0] not in ("builtins", "data_pipeline"):
+        return as_text
     try:
         pickle.loads(pickle.dumps(failure))  # noqa: S301 - what this line made
     except Exception:  # noqa: BLE001 - an exception's own pickling code may raise anything
-        return RuntimeError(f"{type(failure).__name__}: {failure}")
+        return as_text
     return failure
 
 

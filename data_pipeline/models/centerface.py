@@ -5,11 +5,10 @@ a face as the peak of a heat map at a quarter of its input's resolution; beside 
 box's logarithmic size, a sub-cell offset, and five points relative to the box.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from data_pipeline import weights
+from data_pipeline.models.detections import Detections, crop_around, iou
 
 WEIGHTS = ("centerface",)
 
@@ -20,21 +19,6 @@ OVERLAP = 0.3  # boxes that overlap more than this (IoU) are one face
 # The score falls with the face's size in the input, so faces are compared at one size only.
 STANDARD_PX = 192
 STANDARD_MARGIN = 2.5  # side of the crop in longer sides of the face's box
-
-
-@dataclass(frozen=True, slots=True)
-class Detections:
-    """The faces in one picture, surest first; coordinates in the picture's pixels."""
-
-    boxes: np.ndarray
-    """(N, 4) float32, x0 y0 x1 y1."""
-    scores: np.ndarray
-    """(N,) float32, in [0, 1]."""
-    points: np.ndarray
-    """(N, 5, 2) float32: left eye, right eye, nose, left and right of the mouth, as the picture has it."""
-
-    def __len__(self) -> int:
-        return len(self.boxes)
 
 
 class CenterFace:
@@ -67,15 +51,8 @@ class CenterFace:
         """The score, in [0, 1], of the face in `box` (x0 y0 x1 y1) once it has the standard size.
 
         Lower where something covers a good part of the face, or it is not quite a face."""
-        import cv2
-
-        scale = STANDARD_PX / (max(float((box[2:] - box[:2]).max()), 1.0) * STANDARD_MARGIN)
-        shift = STANDARD_PX / 2 - (box[:2] + box[2:]) / 2 * scale
-        to_crop = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
-        resampling = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        heat = self._forward(cv2.warpAffine(image, to_crop, (STANDARD_PX, STANDARD_PX), flags=resampling))[0][
-            0
-        ]
+        crop = crop_around(image, box, STANDARD_MARGIN, STANDARD_PX)
+        heat = self._forward(crop)[0][0]
         edge = heat.shape[0] // 4
         return float(heat[edge:-edge, edge:-edge].max())
 
@@ -122,11 +99,3 @@ def _resize(faces: Detections, scale_x: float, scale_y: float, width: int, heigh
     limit = np.array([width, height], np.float32)
     corners = np.clip(faces.boxes.reshape(-1, 2, 2) * scale, 0, limit)
     return Detections(corners.reshape(-1, 4), faces.scores, faces.points * scale)
-
-
-def iou(first: np.ndarray, second: np.ndarray) -> float:
-    """Intersection over union of two boxes x0 y0 x1 y1; 0 where either is empty."""
-    sides = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
-    shared = float(np.prod(np.maximum(sides, 0)))
-    total = float(np.prod(first[2:] - first[:2]) + np.prod(second[2:] - second[:2])) - shared
-    return shared / total if total > 0 else 0.0

@@ -1,6 +1,6 @@
 """Faces: who is in the clip, how large, how often, and which way the head points.
 
-    analysis frames -> boxes in each -> tracks -> the main face -> mesh, pose, identity -> numbers
+    analysis frames -> boxes in each -> tracks -> the main face -> landmarks, pose, identity -> numbers
 
 What is counted: only faces seen for half a second (see face_tracks.py). What is measured of the main
 face: medians and 95th percentiles over the frames that show it.
@@ -15,16 +15,8 @@ from data_pipeline import face_tracks
 from data_pipeline.clip import AnalysisFrames, Clip, FaceTrack
 from data_pipeline.config import FacesConfig
 from data_pipeline.face_tracks import Track
-from data_pipeline.models import centerface, dlib_identity, face_mesh
-from data_pipeline.models.centerface import CenterFace
-from data_pipeline.models.dlib_identity import SAME_PERSON_DISTANCE, DlibIdentity
-from data_pipeline.models.face_mesh import FaceMesh, Mesh
-from data_pipeline.models.head_pose import Pose, pose_of_mesh, pose_of_points
-
-WEIGHTS = centerface.WEIGHTS + face_mesh.WEIGHTS + dlib_identity.WEIGHTS
-BACKEND = "+".join(WEIGHTS)
-
-MIN_PRESENCE = 0.5  # below it the mesh is not on a face, and only the detector's points are used
+from data_pipeline.models.face_models import FittedFace, face_models
+from data_pipeline.models.head_pose import Pose
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,32 +26,24 @@ class Look:
     frame: int
     box: np.ndarray
     score: float
-    mesh: Mesh
-    pose: Pose
-
-    @property
-    def fits(self) -> bool:
-        """Whether the mesh is on the face."""
-        return self.mesh.presence >= MIN_PRESENCE
+    face: FittedFace
 
 
 class Faces:
-    """The stage, with the models that travel in Python packages."""
+    """The stage, with the models of the configured backend."""
 
     def __init__(self, config: FacesConfig):
         self._config = config
 
     def setup(self) -> None:
-        self._detector = CenterFace(self._config.detector_px, self._config.detector_threshold)
-        self._mesh = FaceMesh()
-        self._identity = DlibIdentity()
+        self._models = face_models(self._config)
 
     def __call__(self, clip: Clip) -> Clip:
         if clip.frames is None or not len(clip.frames):
             return clip
         frames = clip.frames
-        clip.face_backend = BACKEND
-        tracks = face_tracks.link([self._detector.detect(image) for image in _images(frames)], frames.times_s)
+        clip.face_backend = self._models.name
+        tracks = face_tracks.link([self._models.detect(image) for image in _images(frames)], frames.times_s)
         clip.n_faces_max = face_tracks.faces_at_once(tracks, len(frames))
         if not tracks:
             clip.face_detected_ratio = 0.0
@@ -69,24 +53,21 @@ class Faces:
         clip.other_face_ratio = face_tracks.widest_other(tracks)
         _measure_presence(clip, frames, main)
         looks = self._look(frames, main)
-        _measure_pose(clip, [look.pose for look in looks])
+        _measure_pose(clip, [look.face.pose for look in looks])
         clip.track = _track(frames, main, looks)
         slots = self._slots(frames, looks)
         clip.face_confidence = float(
-            np.median(
-                [self._detector.confidence(frames.decode(slot[0].frame), slot[0].box) for slot in slots]
-            )
+            np.median([self._models.confidence(frames.decode(slot[0].frame), slot[0].box) for slot in slots])
         )
         surest = [max(slot, key=lambda look: look.score) for slot in slots]
-        self._identify(clip, frames, [look for look in surest if look.fits])
+        self._identify(clip, frames, [look for look in surest if look.face.fits])
         return clip
 
     def _look(self, frames: AnalysisFrames, main: Track) -> list[Look]:
         looks = []
         for frame, box, points, score in zip(main.frames, main.boxes, main.points, main.scores, strict=True):
-            mesh = self._mesh.fit(frames.decode(frame), box, points[:2])
-            pose = pose_of_mesh(mesh) if mesh.presence >= MIN_PRESENCE else pose_of_points(points)
-            looks.append(Look(frame, box, score, mesh, pose))
+            face = self._models.fit(frames.decode(frame), box, points)
+            looks.append(Look(frame, box, score, face))
         return looks
 
     def _slots(self, frames: AnalysisFrames, looks: list[Look]) -> list[list[Look]]:
@@ -99,11 +80,13 @@ class Faces:
     def _identify(self, clip: Clip, frames: AnalysisFrames, looks: list[Look]) -> None:
         if not looks or clip.track is None:
             return
-        embeddings = np.array([self._identity.embed(frames.decode(look.frame), look.mesh) for look in looks])
+        embeddings = np.array([self._models.embed(frames.decode(look.frame), look.face) for look in looks])
         distances = np.linalg.norm(embeddings - embeddings[:, None], axis=2)
         medoid = int(distances.sum(axis=1).argmin())
-        clip.identity_consistency = float((distances[medoid] <= SAME_PERSON_DISTANCE).mean())
+        same = distances[medoid] <= self._models.same_person_distance
+        clip.identity_consistency = float(same.mean())
         clip.track.identity = embeddings[medoid]
+        clip.identity_embedding = [float(value) for value in embeddings[medoid]]
 
 
 def _images(frames: AnalysisFrames) -> Iterator[np.ndarray]:
@@ -135,10 +118,10 @@ def _percentile_95(degrees: list[float]) -> float | None:
 
 def _track(frames: AnalysisFrames, main: Track, looks: list[Look]) -> FaceTrack:
     boxes = np.full((len(frames), 4), np.nan, np.float32)
-    landmarks = np.full((len(frames), face_mesh.N_POINTS, 2), np.nan, np.float32)
+    landmarks = np.full((len(frames), len(looks[0].face.landmarks), 2), np.nan, np.float32)
     size = np.array([frames.width, frames.height], np.float32)
     boxes[main.frames] = np.array(main.boxes) / np.tile(size, 2)
     for look in looks:
-        if look.fits:
-            landmarks[look.frame] = look.mesh.points[:, :2] / size
+        if look.face.fits:
+            landmarks[look.frame] = look.face.landmarks[:, :2] / size
     return FaceTrack(frames.times_s, boxes, landmarks)

@@ -1,20 +1,22 @@
 """Speech: is somebody talking in the clip, over what, how well, and in which words?
 
     audio -> level -> where there is speech (Silero VAD) -> shares of speech, singing, music (FireRedVAD)
-    -> ratio of speech to noise -> quality as listeners score it (DNSMOS) -> words (Whisper tiny.en)
+    -> ratio of speech to noise -> quality as listeners score it (DNSMOS) -> words (Whisper)
 
-Cheap to costly: a clip in which nobody speaks is neither scored nor transcribed. `language` stays None:
-the embedded transcriber knows English only, and its doubt names no other language. What it doubts itself
-(most speech in other languages, songs) leaves `asr_logprob` and no transcript: wrong words are worse
-than none.
+Cheap to costly: a clip in which nobody speaks is neither scored nor transcribed. The backends differ in
+who transcribes. `embedded`: Whisper tiny.en, in this process; `language` stays None, for it knows English
+only, and its doubt names no other language. `whisperx`: WhisperX with the user's models, in a child
+process; it names the language unless it is in doubt. What a transcriber doubts itself (songs, languages
+that it does not know) leaves `asr_logprob` and no transcript: wrong words are worse than none.
 """
 
 import numpy as np
 
 from data_pipeline import sound_level, weights
 from data_pipeline.clip import ANALYSIS_RATE, Clip
-from data_pipeline.config import SpeechConfig
+from data_pipeline.config import LimitsConfig, SpeechConfig
 from data_pipeline.models import dnsmos, silero_vad, sound_events, whisper
+from data_pipeline.models.transcript import Transcriber, Transcript
 
 MIN_SAMPLES = ANALYSIS_RATE // 10  # less than 0.1 s has a level, and no more
 
@@ -22,20 +24,30 @@ MIN_SAMPLES = ANALYSIS_RATE // 10  # less than 0.1 s has a level, and no more
 class Speech:
     """Measures a clip's sound."""
 
-    def __init__(self, config: SpeechConfig) -> None:
+    def __init__(
+        self, config: SpeechConfig, transcribe_timeout_s: float = LimitsConfig().transcribe_timeout_s
+    ) -> None:
         self.config = config
+        self._timeout_s = transcribe_timeout_s
         self.backend = "+".join(
             [silero_vad.WEIGHTS, sound_events.WEIGHTS]
             + [dnsmos.WEIGHTS] * config.speech_quality
-            + [whisper.WEIGHTS] * config.transcribe
+            + [_transcriber_name(config)] * config.transcribe
         )
 
     def setup(self) -> None:
-        """Load the models. Raises weights.WeightsUnavailable."""
+        """Load the models. Raises weights.WeightsUnavailable, and what a chosen WhisperX raises."""
         self._vad = silero_vad.SileroVad(weights.fetch(silero_vad.WEIGHTS))
         self._events = sound_events.SoundEvents(weights.fetch(sound_events.WEIGHTS))
         self._dnsmos = dnsmos.Dnsmos(weights.fetch(dnsmos.WEIGHTS)) if self.config.speech_quality else None
-        self._whisper = whisper.Whisper(weights.fetch(whisper.WEIGHTS)) if self.config.transcribe else None
+        self._transcriber = self._new_transcriber() if self.config.transcribe else None
+
+    def _new_transcriber(self) -> Transcriber:
+        if self.config.backend == "whisperx":
+            from data_pipeline.models.whisperx import WhisperX
+
+            return WhisperX(self.config.whisperx, self._timeout_s)
+        return whisper.Whisper(weights.fetch(whisper.WEIGHTS))
 
     def __call__(self, clip: Clip) -> Clip:
         """Adds the fields under "speech"; a clip without sound comes back as it was."""
@@ -61,14 +73,19 @@ class Speech:
             return
         if self._dnsmos is not None:
             clip.speech_quality = self._dnsmos.score(audio).overall
-        if self._whisper is not None:
-            _add_transcript(clip, self._whisper.transcribe(audio))
+        if self._transcriber is not None:
+            _add_transcript(clip, self._transcriber.transcribe(audio))
 
 
-def _add_transcript(clip: Clip, transcript: whisper.Transcript) -> None:
+def _transcriber_name(config: SpeechConfig) -> str:
+    return f"whisperx:{config.whisperx.model}" if config.backend == "whisperx" else whisper.WEIGHTS
+
+
+def _add_transcript(clip: Clip, transcript: Transcript) -> None:
+    clip.language, clip.language_probability = transcript.language, transcript.language_probability
     clip.asr_logprob = transcript.logprob
     if not transcript.reliable:
         return
     clip.transcript = transcript.text
     clip.words = transcript.words
-    clip.n_words = len(transcript.words)
+    clip.n_words = len(transcript.words) or None  # a transcript without word times does not count them

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline import face_tracks
-from data_pipeline.models.centerface import Detections
+from data_pipeline.models.detections import Detections
 
 
 def seen(*boxes: tuple[float, float, float]) -> Detections:

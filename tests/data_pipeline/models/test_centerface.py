@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from data_pipeline.models.centerface import CenterFace, iou
+from data_pipeline.models.centerface import CenterFace
+from data_pipeline.models.detections import iou
 from tests.data_pipeline import face_media
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from data_pipeline import weights
-from data_pipeline.models.whisper import WEIGHTS, Transcript, Whisper
+from data_pipeline.models.transcript import Transcript
+from data_pipeline.models.whisper import WEIGHTS, Whisper
 from tests.data_pipeline.sounds import OPENING, OPENING_S, read_aloud, silence
 
 

@@ -9,9 +9,11 @@ import pytest
 from data_pipeline import weights
 from data_pipeline.clip import Clip
 from data_pipeline.config import FacesConfig
-from data_pipeline.stages.faces import WEIGHTS, Faces
-from tests.data_pipeline import face_media
+from data_pipeline.models.embedded_faces import WEIGHTS
+from data_pipeline.stages.faces import Faces
+from tests.data_pipeline import face_media, onnx_models
 from tests.data_pipeline.face_media import clip_of, real_clip
+from tests.data_pipeline.onnx_models import picture
 
 FIELDS = {
     "n_faces_max",
@@ -26,6 +28,7 @@ FIELDS = {
     "identity_consistency",
     "face_confidence",
     "face_backend",
+    "identity_embedding",
     "track",
 }
 
@@ -88,6 +91,11 @@ def test_the_track_holds_fractions_of_the_frame(stage, woman):
     assert left - 0.1 < x.min() < x.max() < right + 0.1
     assert top - 0.1 < y.min() < y.max() < bottom + 0.1
     assert track.identity.shape == (128,)
+
+
+def test_the_identity_of_the_row_is_that_of_the_track(stage, woman):
+    clip = stage(clip_of(moving(woman, 5)))
+    assert clip.identity_embedding == clip.track.identity.tolist()
 
 
 def test_the_height_of_the_face_is_told_in_pixels_of_the_source(stage, woman):
@@ -204,3 +212,56 @@ def test_half_a_face_behind_something_lowers_the_confidence(stage, woman):
 
 def test_a_hand_over_a_real_face_lowers_the_confidence(stage):
     assert stage(real_clip("mmaction_makeup.avi")).face_confidence < 0.85
+
+
+@pytest.fixture(scope="module")
+def insightface_stage(tmp_path_factory) -> Faces:
+    pytest.importorskip(
+        "insightface", reason="insightface is not installed: pip install 'hallo3[insightface]'"
+    )
+    pack = onnx_models.write_pack(tmp_path_factory.mktemp("packs") / "filled", 20.0, 10.0, -5.0)
+    faces = Faces(FacesConfig(backend="insightface", insightface={"pack": str(pack)}))
+    faces.setup()
+    return faces
+
+
+def test_insightface_measures_the_same_fields(insightface_stage):
+    clip = clip_of([picture((144 + 4 * frame, 160, "left")) for frame in range(10)], scale=2)
+    before = copy.copy(clip)
+    insightface_stage(clip)
+    changed = {
+        field.name
+        for field in dataclasses.fields(Clip)
+        if getattr(clip, field.name) is not getattr(before, field.name)
+    }
+    assert changed == FIELDS
+    assert clip.face_backend == "insightface-filled"
+    assert (clip.n_faces_max, clip.other_face_ratio, clip.face_detected_ratio) == (1, 0, 1)
+    assert clip.face_fraction == pytest.approx(2 * onnx_models.HALF_HEIGHT / 320)
+    assert clip.face_height_px == pytest.approx(4 * onnx_models.HALF_HEIGHT)
+    assert (clip.yaw_deg_p95, clip.pitch_deg_p95, clip.roll_deg_p95) == pytest.approx((20, 10, 5), abs=0.01)
+    assert clip.identity_consistency == 1
+    assert clip.face_confidence > 0.9
+
+
+def test_the_track_of_insightface_holds_its_own_landmarks_and_embedding(insightface_stage):
+    track = insightface_stage(clip_of([picture((160, 160, "left"))] * 5)).track
+    assert track.landmarks.shape == (5, 68, 2)
+    assert track.identity.shape == (512,)
+    np.testing.assert_allclose(track.boxes, np.tile([120, 112, 200, 208], (5, 1)) / 320, atol=0.001)
+    assert (np.abs(track.landmarks - 0.5) < 0.2).all()
+
+
+def test_insightface_sees_that_one_person_follows_another(insightface_stage):
+    faces = ["left"] * 10 + ["right"] * 10
+    clip = insightface_stage(clip_of([picture((160, 160, who)) for who in faces]))
+    assert clip.face_detected_ratio == 1
+    assert clip.identity_consistency == pytest.approx(0.5)
+
+
+def test_insightface_counts_two_people_and_a_gap(insightface_stage):
+    both, nobody = picture((80, 160, "left"), (240, 160, "right")), picture()
+    clip = insightface_stage(clip_of([both] * 6 + [nobody] * 4 + [both] * 5))
+    assert clip.n_faces_max == 2
+    assert clip.other_face_ratio == pytest.approx(1)
+    assert clip.face_gap_s == pytest.approx(0.8)
