@@ -14,6 +14,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	# Without what it asks for: it would bring opencv-python, which puts itself in the place of the headless one.
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps insightface
 	touch $@
 
 demo: install

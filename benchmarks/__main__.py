@@ -2,14 +2,17 @@
 
 import sys
 
-from benchmarks import curation, decode, memory, overhead, refilter
+from benchmarks import curation, decode, duplicates, identities, memory, overhead, refilter, syncnet
 
 BENCHMARKS = {
     "decode": decode.main,
     "curation": curation.main,
     "refilter": refilter.main,
+    "duplicates": duplicates.main,
     "overhead": overhead.main,
     "memory": memory.main,
+    "identities": identities.main,
+    "syncnet": syncnet.main,
 }
 
 for name in sys.argv[1:] or BENCHMARKS:

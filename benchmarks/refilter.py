@@ -51,7 +51,8 @@ def _write(root: Path) -> None:
     }
     decided = ("status", "reason", "reasons", "split")
     rows = pa.table({name: column for name, column in columns.items() if name not in decided})
-    rows = decide(rows, config.filters).select(MANIFEST.names).cast(MANIFEST)
+    rows = decide(rows, config.filters)
+    rows = rows.append_column("split", pa.nulls(ROWS, pa.string())).select(MANIFEST.names).cast(MANIFEST)
     (root / "manifest" / "1").mkdir(parents=True)
     pq.write_table(rows, root / "manifest" / "1" / "part-00000.parquet")
     parts = {"manifest/1/part-00000.parquet": ""}

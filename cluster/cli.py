@@ -82,6 +82,7 @@ def _add_dataset(commands: argparse._SubParsersAction) -> None:
         ("verify", _verify, "prove that it is whole: digests, counts, every member decodes"),
         ("explain", _explain, "the story of one clip or source"),
         ("refilter", _refilter, "other thresholds: what would change, and with --apply a new version"),
+        ("split", _split, "other shares for validation and test, or people to exclude; --apply as above"),
     ):
         action = actions.add_parser(name, help=help_text, description=help_text)
         action.add_argument("dataset", metavar="DATASET")
@@ -90,8 +91,51 @@ def _add_dataset(commands: argparse._SubParsersAction) -> None:
         if name == "explain":
             action.add_argument("name", metavar="NAME", help="clip_id, source path or name, or sha256")
         if name == "refilter":
-            action.add_argument("overrides", metavar="filters.KEY=VALUE", nargs="+")
+            action.add_argument("overrides", metavar="filters.KEY=VALUE", nargs="*")
+            action.add_argument("--labels", type=Path, metavar="CSV", help="reviewers' words: clip_id, label")
+        if name == "split":
+            action.add_argument("overrides", metavar="splits.KEY=VALUE", nargs="+")
+        if name in ("refilter", "split"):
             action.add_argument("--apply", action="store_true", help="make the new version")
+    _add_diff(actions)
+    _add_merge(actions)
+    _add_purge(actions)
+
+
+def _add_diff(actions: argparse._SubParsersAction) -> None:
+    text = "what differs between two versions: of one dataset, or of two"
+    action = actions.add_parser("diff", help=text, description=text)
+    action.add_argument("dataset", metavar="DATASET")
+    action.add_argument("other", metavar="OTHER", nargs="?", help="a second dataset; else DATASET itself")
+    action.add_argument(
+        "--from", dest="before", type=_positive, metavar="N", help="DATASET's version; else the one before"
+    )
+    action.add_argument("--to", dest="after", type=_positive, metavar="N", help="else the current one")
+    action.add_argument("--json", action="store_true", help="for programs")
+    action.set_defaults(run=_diff)
+
+
+def _add_merge(actions: argparse._SubParsersAction) -> None:
+    text = "one dataset from several that were measured alike; the first one's rules count"
+    action = actions.add_parser("merge", help=text, description=text)
+    action.add_argument("datasets", metavar="DATASET", nargs="+")
+    action.add_argument("--output", required=True, metavar="DATASET")
+    action.add_argument(
+        "--set", dest="overrides", metavar="key=value", nargs="+", default=[], help="rules other than its"
+    )
+    action.set_defaults(run=_merge)
+
+
+def _add_purge(actions: argparse._SubParsersAction) -> None:
+    text = "take a person or a source out for good: what would go, and with --yes delete it"
+    action = actions.add_parser("purge", help=text, description=text)
+    action.add_argument("dataset", metavar="DATASET")
+    target = action.add_mutually_exclusive_group(required=True)
+    target.add_argument("--identity", metavar="WHO", help="a picture of one face, or an identity_id")
+    target.add_argument("--source", metavar="URI", help="with every other name of the same content")
+    action.add_argument("--reason", metavar="TEXT", help="for the audit record; name nobody in it")
+    action.add_argument("--yes", action="store_true", help="delete")
+    action.set_defaults(run=_purge)
 
 
 def _add_weights(commands: argparse._SubParsersAction) -> None:
@@ -177,8 +221,35 @@ def _refilter(options: argparse.Namespace) -> int:
     from cluster import curation
 
     return _with_dataset(
-        options, lambda dataset: curation.refilter(dataset, options.overrides, options.apply)
+        options,
+        lambda dataset: curation.refilter(dataset, options.overrides, options.apply, options.labels),
     )
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from cluster import datasets
+
+    return datasets.diff(options.dataset, options.other, options.before, options.after, options.json)
+
+
+def _merge(options: argparse.Namespace) -> int:
+    from cluster import datasets
+
+    return datasets.merge(options.datasets, options.output, options.overrides)
+
+
+def _purge(options: argparse.Namespace) -> int:
+    from cluster import datasets
+
+    if options.source is not None:
+        return datasets.purge_source(options.dataset, options.source, options.reason, options.yes)
+    return datasets.purge_identity(options.dataset, options.identity, options.reason, options.yes)
+
+
+def _split(options: argparse.Namespace) -> int:
+    from cluster import curation
+
+    return _with_dataset(options, lambda dataset: curation.split(dataset, options.overrides, options.apply))
 
 
 def _list_weights(_: argparse.Namespace) -> int:

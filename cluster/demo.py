@@ -28,10 +28,9 @@ def run(output: Path) -> int:
         found = outcome_of(rows, source.name)
         right = agrees(source, found)
         wrong += not right
-        later = f"   ({source.needs} is judged by a later step)" if source.needs else ""
         mark = "" if right else "   <- differs"
         expected = source.reason.value if source.reason else source.expected
-        print(f"{source.name:<28} {expected:<16} {', '.join(sorted(found)):<24}{later}{mark}".rstrip())
+        print(f"{source.name:<28} {expected:<16} {', '.join(sorted(found)):<24}{mark}".rstrip())
     print(f"{len(known) - wrong} of {len(known)} sources came out as they are known to be")
     return PROBLEM if wrong else 0
 
@@ -46,9 +45,7 @@ def outcome_of(rows: pa.Table, name: str) -> set[str]:
 
 
 def agrees(source: DemoSource, found: set[str]) -> bool:
-    """Whether an outcome is what is known of a source; what a later step judges passes until then."""
-    if source.needs:
-        return bool(found)
+    """Whether an outcome is what is known of a source."""
     if source.expected == "keep":
         return "kept" in found
     return "kept" not in found and (source.reason is None or source.reason.value in found)

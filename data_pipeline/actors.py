@@ -1,21 +1,20 @@
 """The actors of the measuring graph: what each does with the clips that come by.
 
     Decode   rows of a listing -> clips, each source closed by a row of its own
-    Listen   speech;  Look   faces: each holds its models
+    Listen   speech;  Look   faces, then fingerprints: each holds its models
+    Synchronise   sync, of clips that passed every rule so far
     Encode   media of clips that passed every rule, and the ledger; only sources' own rows go on
 
 Whatever goes wrong with a clip or source becomes its outcome. Clips that a rule has stopped pass through.
 """
 
-import hashlib
 import logging
 import pickle
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -23,8 +22,11 @@ import pyarrow as pa
 from data_pipeline import policy
 from data_pipeline.clip import ERROR_REASONS, RETRIED_REASONS, Clip, Reason
 from data_pipeline.config import CurationConfig
+from data_pipeline.dataset import tombstones_of
 from data_pipeline.ledger import Ledger, Record
+from data_pipeline.shards import file_sha256
 from data_pipeline.sources import SOURCES, Source
+from data_pipeline.storage import filling, location
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,8 @@ class SourceRow:
     modified_ns: int | None = None
     skipped: bool = False
     """Its record was there."""
+    purged: bool = False
+    """A tombstone covers all that it gives: it is neither measured nor listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,8 @@ class Decode:
 
     def __init__(self, config: CurationConfig) -> None:
         self.config = config
-        self.ledger = Ledger(Path(config.output), config.measure_sha256())
+        self.ledger = Ledger(location(config.output), config.measure_sha256())
+        self.tombstones = tombstones_of(location(config.output))
         self.sandbox = _sandbox(config)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
@@ -65,12 +70,16 @@ class Decode:
                 yield packed([item])
 
     def _source(self, source: Source, known: dict[str, Any]) -> Iterator[Item]:
-        end = SourceRow(source, _as_clip(source))
+        end = SourceRow(source, _as_clip(source), purged=self.tombstones.cover_uri(source.uri))
+        if end.purged:
+            yield Item(source, end.clip, end)
+            return
         try:
             self._identify(end, known)
         except Exception as error:  # noqa: BLE001 - becomes the source's outcome
             _fail(end.clip, error)
-        if end.clip.source_sha256 is None:
+        end.purged = self.tombstones.cover_content(end.clip.source_sha256)
+        if end.clip.source_sha256 is None or end.purged:
             yield Item(source, end.clip, end)
             return
         record = self.ledger.record(end.clip.source_sha256, source.window)
@@ -86,14 +95,17 @@ class Decode:
         from data_pipeline.media import MediaError
         from data_pipeline.stages.caption import sidecar_caption
 
-        path = end.source.path
+        try:
+            path = end.source.path
+        except ValueError as error:
+            raise MediaError(Reason.UNSUPPORTED, str(error)) from None
         try:
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):  # a pipe would never end
                 raise MediaError(Reason.UNSUPPORTED, f"{path}: not a plain file")
             end.size, end.modified_ns = status.st_size, status.st_mtime_ns
             unchanged = (end.size, end.modified_ns) == (known["known_size"], known["known_modified_ns"])
-            end.clip.source_sha256 = (known["known_sha256"] if unchanged else None) or _sha256(path)
+            end.clip.source_sha256 = (known["known_sha256"] if unchanged else None) or file_sha256(path)
         except FileNotFoundError:
             raise MediaError(Reason.MISSING, f"{path}: no such file") from None
         except OSError as error:
@@ -126,6 +138,8 @@ class Decode:
                         continue
                     if piece.clip_id is None:
                         end.clip = piece
+                    elif self.tombstones.cover_clip(piece.source_sha256, piece.start_s, piece.end_s):
+                        end.purged = True
                     else:
                         end.clip_ids.append(piece.clip_id)
                         yield Item(given, _lightened(piece, config))
@@ -133,6 +147,7 @@ class Decode:
             _fail(end.clip, error)
         if end.clip.reasons:  # a source that broke half-way is not half a source
             end.clip_ids.clear()
+        end.purged = end.purged and not (end.clip_ids or end.clip.reasons)
         end.clip.stage_seconds["decode"] = time.perf_counter() - started
 
 
@@ -142,24 +157,57 @@ class Listen:
     def __init__(self, config: CurationConfig) -> None:
         from data_pipeline.stages.speech import Speech
 
-        self.config, self.stage = config, Speech(config.speech)
+        self.config, self.stage = config, Speech(config.speech, config.limits.transcribe_timeout_s)
         self.stage.setup()
+        self.clock = time.perf_counter if config.speech.runs_whisperx else time.process_time
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return _through("speech", self.stage, batch, self.config)
+        return _through({"speech": self.stage}, batch, self.config, self.clock)
 
 
 class Look:
-    """The faces stage in an actor."""
+    """The faces stage in an actor, and the fingerprint, which looks at the same frames."""
 
     def __init__(self, config: CurationConfig) -> None:
         from data_pipeline.stages.faces import Faces
+        from data_pipeline.stages.fingerprint import fingerprint
 
-        self.config, self.stage = config, Faces(config.faces)
+        faces = Faces(config.faces)
+        faces.setup()
+        self.config = config
+        self.stages: dict[str, Callable[[Clip], Clip]] = {"faces": faces, "fingerprint": fingerprint}
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return _through(self.stages, batch, self.config)
+
+
+class Synchronise:
+    """The sync stage in an actor: decodes a clip again, around its face, in a child process."""
+
+    def __init__(self, config: CurationConfig) -> None:
+        from data_pipeline.stages.sync import Sync
+
+        self.config = config
+        self.sandbox = _sandbox(config)
+        self.stage = Sync(config.sync)
         self.stage.setup()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return _through("faces", self.stage, batch, self.config)
+        items = []
+        for item in unpacked(batch):
+            if item.end is None:
+                measure = partial(self._measured, item.source)
+                clip = _advanced("sync", measure, item.clip, self.config, clock=time.perf_counter)
+                item = Item(item.source, _lightened(clip, self.config))
+            items.append(item)
+        return packed(items)
+
+    def _measured(self, source: Source, clip: Clip) -> Clip:
+        from data_pipeline.stages.face_crops import face_crops
+
+        bare = replace(clip, frames=None, audio=None, words=[], thumbnail=None)  # what the child needs of it
+        given_to = (bare, source.path, self.config.limits.max_pixels)
+        return self.stage(clip, partial(self.sandbox.stream, face_crops, *given_to))
 
 
 class Encode:
@@ -169,7 +217,7 @@ class Encode:
         from data_pipeline.stages.caption import Caption
 
         self.config = config
-        self.ledger = Ledger(Path(config.output), config.measure_sha256())
+        self.ledger = Ledger(location(config.output), config.measure_sha256())
         self.sandbox = _sandbox(config)
         self.caption = Caption(config.caption)
         self.caption.setup()
@@ -185,7 +233,7 @@ class Encode:
         return packed(ends)
 
     def _source(self, end: SourceRow) -> None:
-        if end.clip.source_sha256 is None or end.skipped:
+        if end.clip.source_sha256 is None or end.skipped or end.purged:
             return
         try:
             self.ledger.add_source(end.clip, end.clip_ids, end.source.window)
@@ -207,16 +255,23 @@ class Encode:
     def _encoded(self, source: Source, clip: Clip) -> Clip:
         from data_pipeline.stages.encode import encode
 
-        folder = self.ledger.folder(str(clip.source_sha256))
-        folder.mkdir(parents=True, exist_ok=True)
-        return self.sandbox.call(encode, clip, source.path, folder, self.config.encode)
+        with filling(self.ledger.folder(str(clip.source_sha256))) as folder:
+            return self.sandbox.call(encode, clip, source.path, folder, self.config.encode)
 
 
-def _through(name: str, stage: Callable[[Clip], Clip], batch: pa.Table, config: CurationConfig) -> pa.Table:
+def _through(
+    stages: Mapping[str, Callable[[Clip], Clip]],
+    batch: pa.Table,
+    config: CurationConfig,
+    clock: Callable[[], float] = time.process_time,
+) -> pa.Table:
     items = []
     for item in unpacked(batch):
         if item.end is None:
-            item = Item(item.source, _lightened(_advanced(name, stage, item.clip, config), config))
+            clip = item.clip
+            for name, stage in stages.items():
+                clip = _advanced(name, stage, clip, config, clock)
+            item = Item(item.source, _lightened(clip, config))
         items.append(item)
     return packed(items)
 
@@ -284,11 +339,6 @@ def _sandbox(config: CurationConfig) -> Any:
         timeout_s=limits.decode_timeout_s,
         stall_timeout_s=limits.stall_timeout_s,
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _as_clip(source: Source) -> Clip:

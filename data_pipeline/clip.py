@@ -175,6 +175,24 @@ class Clip:
     face_confidence: float | None = None
     """The detector's median confidence at a standard size; low where something covers the face."""
     face_backend: str | None = None
+    identity_embedding: list[float] | None = None
+    """(D,): the medoid of the track's embeddings, in the face backend's own space."""
+
+    # sync: raw scores in the scale of `sync_backend`
+    sync_offset_frames: float | None = None
+    """In frames of 25 fps; positive where the sound is early (SyncNet's sign)."""
+    sync_confidence: float | None = None
+    sync_distance: float | None = None
+    sync_margin: float | None = None
+    """How far the clip's own speech beats other speech over the same lips."""
+    sync_shift_applied_s: float | None = None
+    """What the stored sound was moved by to bring the offset to 0; positive is later."""
+    sync_backend: str | None = None
+
+    # fingerprint: what the same take keeps when it is encoded again, cropped, or at another rate
+    phash: str | None = None
+    """Perceptual hashes of several frames, 16 hex digits each."""
+    audio_fingerprint: bytes | None = None
 
     # caption
     caption: str | None = None

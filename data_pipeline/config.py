@@ -13,7 +13,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from data_pipeline.storage import location
+
 PRESETS = Path(__file__).with_name("presets")
+MEASURED_SECTIONS = ("segment", "faces", "speech", "sync", "caption", "encode")
+"""What changes a measurement."""
 
 
 class Section(BaseModel):
@@ -47,21 +51,85 @@ class SegmentConfig(Section):
         return self
 
 
+class InsightFaceConfig(Section):
+    """The models of `faces.backend=insightface`."""
+
+    pack: str = Field("buffalo_l", description="a pack of its zoo, or a folder with an absolute path")
+    root: str = Field("~/.insightface", description="packs are in its folder models/")
+
+    @model_validator(mode="after")
+    def _absolute(self) -> "InsightFaceConfig":
+        for folder in (self.root, *([self.pack] if "/" in self.pack else [])):
+            if not folder.startswith(("/", "~")):
+                raise ValueError(f"give the folder {folder!r} with its absolute path: workers run elsewhere")
+        return self
+
+
 class FacesConfig(Section):
     """Which models look at faces, and how often."""
 
-    backend: Literal["embedded"] = "embedded"
+    backend: Literal["embedded", "insightface"] = "embedded"
+    insightface: InsightFaceConfig = InsightFaceConfig()
     detector_px: int = Field(320, ge=128, le=1280, description="longer side at which faces are detected")
     detector_threshold: float = Field(0.5, gt=0, lt=1)
     identity_fps: float = Field(1.0, gt=0, description="embeddings a second")
 
 
+class WhisperXConfig(Section):
+    """The models of `speech.backend=whisperx`. Each is a name on a hub, or a folder with an absolute path."""
+
+    model: str = Field("large-v3", description="Whisper, as files of CTranslate2 where it is a folder")
+    align_models: dict[str, str] = Field(
+        {"en": "default"},
+        description="by language; `default` is WhisperX's own; a language without one has no word times",
+    )
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    compute_type: str = Field("default", description="CTranslate2's: int8, float16, float32, ...")
+
+    def content(self) -> dict[str, Any]:
+        """What a measurement depends on: of folders what is in their files, not where they lie.
+
+        Raises WeightsUnavailable where a folder is not on this machine."""
+        aligners = {language: _content(name) for language, name in self.align_models.items()}
+        given = {"device": self.device, "compute_type": self.compute_type}
+        return given | {"model": _content(self.model), "align_models": aligners}
+
+    @model_validator(mode="after")
+    def _absolute(self) -> "WhisperXConfig":
+        for name in (self.model, *self.align_models.values()):
+            if name.startswith("."):
+                raise ValueError(f"give the folder {name!r} with its absolute path: workers run elsewhere")
+        return self
+
+
+def _content(model: str) -> str:
+    """Of a folder the digest of what is in it; of a name the name."""
+    from data_pipeline import weights
+
+    return weights.digest_of_folder(Path(model).expanduser()) if model.startswith(("/", "~")) else model
+
+
 class SpeechConfig(Section):
     """Which models listen."""
 
-    backend: Literal["embedded"] = "embedded"
+    backend: Literal["embedded", "whisperx"] = Field("embedded", description="who transcribes")
     transcribe: bool = True
     speech_quality: bool = Field(True, description="DNSMOS")
+    whisperx: WhisperXConfig = WhisperXConfig()
+
+    @property
+    def runs_whisperx(self) -> bool:
+        return self.transcribe and self.backend == "whisperx"
+
+
+class SyncConfig(Section):
+    """Which model compares mouth and sound, and which offsets are corrected. Frames are of 25 fps."""
+
+    backend: Literal["lip_correlation", "syncnet"] = "lip_correlation"
+    min_confidence: float = Field(3.0, description="from which an offset is believed, to correct it")
+    min_margin: float = Field(0.5, description="over other speech, below which it is not")
+    correct_from_frames: float = Field(2.0, ge=0, description="less is within the measure's own error")
+    correct_to_frames: float = Field(5.0, ge=0, description="0: correct nothing")
 
 
 class CaptionConfig(Section):
@@ -86,6 +154,7 @@ class LimitsConfig(Section):
 
     decode_timeout_s: float = Field(600.0, gt=0, description="for probing a source, and for encoding a clip")
     stall_timeout_s: float = Field(60.0, gt=0, description="of a decoder without any sign of life")
+    transcribe_timeout_s: float = Field(300.0, gt=0, description="for a clip, by speech.backend=whisperx")
     address_space_gb: float = Field(8.0, gt=0)
     max_pixels: int = Field(8192 * 4608, gt=0, description="of a frame; a larger one is `unsupported`")
 
@@ -93,7 +162,7 @@ class LimitsConfig(Section):
 class ResourcesConfig(Section):
     """What one actor of a stage group asks of Ray, and how many there may be."""
 
-    cpus: float = Field(0.45, gt=0)
+    cpus: float = Field(0.36, gt=0, description="one of each of the five groups fits on two CPUs")
     gpus: float = Field(0.0, ge=0)
     max_actors: int | None = Field(None, ge=1)
 
@@ -104,6 +173,7 @@ class RayConfig(Section):
     decode: ResourcesConfig = ResourcesConfig()
     speech: ResourcesConfig = ResourcesConfig()
     faces: ResourcesConfig = ResourcesConfig()
+    sync: ResourcesConfig = ResourcesConfig()
     encode: ResourcesConfig = ResourcesConfig()
     object_store_gb: float = Field(1.0, gt=0, description="of a cluster that this command starts itself")
 
@@ -121,6 +191,9 @@ class FiltersConfig(Section):
     min_snr_db: float | None = 8.0
     min_speech_quality: float | None = None
     languages: list[str] = Field([], description="empty: any")
+    licences: list[str] = Field([], description="patterns such as cc-by-*; empty: any that is not denied")
+    denied_licences: list[str] = Field([], description="patterns, stronger than `licences`")
+    allow_unknown_licence: bool = Field(True, description="of sources that no list gives a licence")
     min_luminance: float | None = 10.0
     max_luminance: float | None = 210.0
     min_motion: float | None = 0.05
@@ -137,6 +210,46 @@ class FiltersConfig(Section):
     min_identity_consistency: float | None = 0.9
     min_face_confidence: float | None = Field(0.8, description="of the detector; a covered face has less")
     min_human_score: float | None = None
+    max_sync_offset_frames: float | None = Field(5.0, description="of 25 fps, where an offset is believed")
+    min_sync_confidence: float | Literal["auto"] | None = Field(
+        "auto", description="auto: 3 with syncnet, none with lip_correlation; a number is for either"
+    )
+    min_sync_margin: float | None = Field(0.5, description="over other speech, to believe an offset")
+    max_sync_distance: float | Literal["auto"] | None = Field(
+        "auto", description="at the best offset; auto: 0.78 with lip_correlation, none with syncnet"
+    )
+    keep_duplicates: bool = Field(False, description="every copy of a take, not the best one only")
+
+
+class DuplicatesConfig(Section):
+    """When two clips are one take: see `data_pipeline.duplicates`."""
+
+    max_sound_bits: int = Field(14, ge=0, le=32, description="of 64, that differ between like anchors")
+    min_sound_share: float = Field(0.5, gt=0, le=1, description="of the anchors in the time that both share")
+    max_picture_bits: float = Field(12.0, ge=0, le=64, description="of 64, between hashes around the face")
+    min_overlap: float = Field(0.5, ge=0.5, lt=1, description="of the longer clip, that both must share")
+
+
+class IdentitiesConfig(Section):
+    """Who is who."""
+
+    same_person_distance: float | None = Field(
+        None, gt=0, description="root mean square between one person's clips; None: the face backend's own"
+    )
+
+
+class SplitsConfig(Section):
+    """Shares of the identities; those that are neither validation nor test are for training."""
+
+    val: float = Field(0.0, ge=0, le=1)
+    test: float = Field(0.0, ge=0, le=1)
+    exclude: list[str] = Field([], description="datasets or folders of pictures whose people train nothing")
+
+    @model_validator(mode="after")
+    def _within_one(self) -> "SplitsConfig":
+        if self.val + self.test > 1:
+            raise ValueError(f"val ({self.val}) and test ({self.test}) are more than 1 together")
+        return self
 
 
 class PackConfig(Section):
@@ -155,34 +268,51 @@ class CurationConfig(Section):
     segment: SegmentConfig = SegmentConfig()
     faces: FacesConfig = FacesConfig()
     speech: SpeechConfig = SpeechConfig()
+    sync: SyncConfig = SyncConfig()
     caption: CaptionConfig = CaptionConfig()
     encode: EncodeConfig = EncodeConfig()
     filters: FiltersConfig = FiltersConfig()
+    duplicates: DuplicatesConfig = DuplicatesConfig()
+    identities: IdentitiesConfig = IdentitiesConfig()
+    splits: SplitsConfig = SplitsConfig()
     pack: PackConfig = PackConfig()
     limits: LimitsConfig = LimitsConfig()
     ray: RayConfig = RayConfig()
     measure_all: bool = Field(False, description="measure rejected clips to the end")
     max_error_fraction: float = Field(0.05, ge=0, le=1)
+    labels: str | None = Field(None, description="a CSV of reviewers' words on clips: clip_id, label")
 
     @field_validator("output")
     @classmethod
-    def _is_local(cls, output: str) -> str:
-        if "://" in output:
-            raise ValueError("a dataset is written to a local path; object stores are not supported yet")
+    def _is_a_place(cls, output: str) -> str:
+        location(output)
         return output
 
     def measure_sha256(self) -> str:
-        """Digest of what changes a measurement: segmentation, backends, their weights, encoding."""
+        """Digest of what changes a measurement: segmentation, backends, their weights, encoding.
+
+        Raises WeightsUnavailable where a user's own folder of a model is not on this machine."""
         from data_pipeline import weights
 
-        names = ("segment", "faces", "speech", "caption", "encode")
-        parts: dict[str, Any] = {name: getattr(self, name).model_dump(mode="json") for name in names}
+        parts: dict[str, Any] = {
+            name: getattr(self, name).model_dump(mode="json") for name in MEASURED_SECTIONS
+        }
         parts["weights"] = weights.digests_of_backends(self)
+        parts["speech"].pop("whisperx")
+        if self.speech.runs_whisperx:
+            parts["whisperx"] = self.speech.whisperx.content()
+        parts["faces"].pop("insightface")  # what is in its files counts, not where they lie
+        if self.faces.backend == "insightface":
+            from data_pipeline.models import insightface_pack
+
+            pack = insightface_pack.find(self.faces.insightface)
+            parts["insightface"] = [pack.name, weights.digest_of_folder(pack.folder)]
         return _digest(parts)
 
     def policy_sha256(self) -> str:
         """Digest of what changes a decision."""
-        return _digest({"filters": self.filters.model_dump(mode="json")})
+        names = ("filters", "duplicates", "identities", "splits")
+        return _digest({name: getattr(self, name).model_dump(mode="json") for name in names})
 
 
 def _digest(parts: dict[str, Any]) -> str:

@@ -57,7 +57,9 @@ def _clip(row: dict[str, Any], config: CurationConfig) -> Iterator[str]:
         yield f"  clip {row['clip_id']}, {row['start_s']:.3f} to {row['end_s']:.3f} s: {_verdict(row)}"
     if row["error"]:
         yield f"    {row['error']}"
-    for threshold in policy.thresholds(config.filters):
+    if row["duplicate_of"]:
+        yield f"    the same take as clip {row['duplicate_of']}, which is the better one"
+    for threshold in policy.thresholds(config.filters, row["sync_backend"] or config.sync.backend):
         yield from _rule(row[threshold.column], threshold)
     if row["clip_id"] and not row["complete"]:
         yield "    not measured further: a rule had stopped it (measure_all=true goes on)"
@@ -77,8 +79,7 @@ def _verdict(row: dict[str, Any]) -> str:
 def _rule(value: float | None, threshold: policy.Threshold) -> Iterator[str]:
     if value is None or threshold.value is None:
         return
-    rule = next(r for r in policy.RULES if (r.column, r.bound) == (threshold.column, threshold.bound))
-    against = rule.violated(value, threshold.value)
+    against = value < threshold.value if threshold.bound == "min" else value > threshold.value
     sign = "at least" if threshold.bound == "min" else "at most"
     mark = f"<- {threshold.reason}" if against else ""
     measured = f"{threshold.label:<28} {value:>10.4g} {threshold.unit:<5}"

@@ -1,10 +1,11 @@
 """measure: sources -> measured clips and their ledger, as one Ray Data graph.
 
-    listing (Parquet) -> decode -> speech -> faces -> encode -> one row a source
+    listing (Parquet) -> decode -> speech -> faces -> sync -> encode -> one row a source
 
 decode   hashes a source, skips it if its record is there, else cuts it into clips: small analysis
          frames and 16 kHz sound travel on, full-size pictures never do
 speech, faces  each an actor pool of its own, its models loaded once
+sync     decodes what no rule has stopped once more, around the face
 encode   writes the media of clips that passed every rule, and the ledger
 
 A source ends with a row of its own, after its clips, that names them; it is what the driver counts.
@@ -14,16 +15,16 @@ The driver sees one small row a source.
 import logging
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipeline.actors import Decode, Encode, Listen, Look, SourceRow, source_of, unpacked
+from data_pipeline.actors import Decode, Encode, Listen, Look, SourceRow, Synchronise, source_of, unpacked
 from data_pipeline.clip import Clip, Reason
 from data_pipeline.config import CurationConfig, ResourcesConfig
-from data_pipeline.ledger import LISTING, replacing
+from data_pipeline.ledger import LISTING
+from data_pipeline.storage import Location, read_table, replacing
 
 BLOCK_BYTES = 16 * 2**20  # what travels between actors at a time
 PASSES = 3  # a block whose worker died is done again, in ever smaller blocks
@@ -32,7 +33,7 @@ Progress = Callable[[SourceRow], None]
 log = logging.getLogger(__name__)
 
 
-def measure(sources: pa.Table, config: CurationConfig, listing: Path, on_source: Progress) -> None:
+def measure(sources: pa.Table, config: CurationConfig, listing: Location, on_source: Progress) -> None:
     """Measure every source (rows of SOURCES) that has no record yet, and write the listing.
 
     Needs Ray to be connected. `on_source` is called in the driver for every source, in order of
@@ -46,16 +47,16 @@ def measure(sources: pa.Table, config: CurationConfig, listing: Path, on_source:
                 if rows.num_rows == 0:
                     break
             _give_up_on(rows, writer, on_source)
-        done = pq.ParquetFile(temporary).read()
+        done = read_table(temporary)
         pq.write_table(done.sort_by([("uri", "ascending"), ("window", "ascending")]), temporary)
 
 
-def _with_known_digests(rows: pa.Table, listing: Path) -> pa.Table:
+def _with_known_digests(rows: pa.Table, listing: Location) -> pa.Table:
     """What the last listing knew of a file, so that an unchanged one is not read through again."""
     known: dict[str, dict[str, Any]] = {}
     if listing.exists():
         columns = ["uri", "source_sha256", "size", "modified_ns"]
-        known = {row["uri"]: row for row in pq.ParquetFile(listing).read(columns).to_pylist()}
+        known = {row["uri"]: row for row in read_table(listing, columns).to_pylist()}
     found = [known.get(uri, {}) for uri in rows["uri"].to_pylist()]
     rows = rows.append_column("known_sha256", pa.array([x.get("source_sha256") for x in found], pa.string()))
     rows = rows.append_column("known_size", pa.array([x.get("size") for x in found], pa.int64()))
@@ -74,8 +75,8 @@ def _measure_once(
         for row in done:
             arrived.add((row.source.uri, row.source.window))
             on_source(row)
-        if done:
-            writer.write_table(pa.Table.from_pylist([_listing_row(row) for row in done], LISTING))
+        if listed := [_listing_row(row) for row in done if not row.purged]:
+            writer.write_table(pa.Table.from_pylist(listed, LISTING))
     lost = [(source_of(row).uri, source_of(row).window) not in arrived for row in rows.to_pylist()]
     if any(lost):
         log.warning("%d sources were lost with a worker that died; they are done again", sum(lost))
@@ -113,6 +114,7 @@ def _graph(rows: pa.Table, config: CurationConfig, number: int) -> Any:
         (Decode, config.ray.decode),
         (Listen, config.ray.speech),
         (Look, config.ray.faces),
+        (Synchronise, config.ray.sync),
         (Encode, config.ray.encode),
     ):
         graph = graph.map_batches(

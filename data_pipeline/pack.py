@@ -1,30 +1,46 @@
 """pack: ledger + policy -> shards, manifest and version. Nothing is measured here.
 
-    listing + records -> one table of measurements -> policy.decide -> shards in order of clip_id
-    -> manifest/{version}/part-*.parquet -> versions/{n}.json -> dataset.json, swapped last
+    listing + records -> one table of measurements -> duplicates -> policy.decide
+    -> identities and their splits -> shards in order of clip_id -> manifest/{version}/part-*.parquet
+    -> identities/{version}.parquet -> versions/{n}.json -> dataset.json, swapped last
 
 The same ledger and policy give the same bytes. Until `dataset.json` is swapped, readers see the
 version before; a pack that died, or found the disk full, leaves files that no version names.
 """
 
-import shutil
-from collections.abc import Mapping
+import hashlib
+import io
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version as package_version
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_pipeline import policy, weights
+from data_pipeline import duplicates, policy, weights
 from data_pipeline.clip import COUNTED_REASONS, Reason
-from data_pipeline.config import CurationConfig
-from data_pipeline.dataset import MANIFEST, SCHEMA_VERSION, Dataset, Version, commit
+from data_pipeline.config import CurationConfig, SplitsConfig
+from data_pipeline.dataset import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    Dataset,
+    Version,
+    commit,
+    identities_path,
+    labels_path,
+)
+from data_pipeline.excluded_people import ExcludedPeopleError, excluded_people
+from data_pipeline.identities import IdentitiesError, identify, only_with
+from data_pipeline.labels import no_labels
 from data_pipeline.ledger import MEASUREMENTS, MEDIA, Ledger, Record, listing_path
-from data_pipeline.shards import Place, file_sha256, read_sample, write_shards
+from data_pipeline.shards import Place, file_sha256, write_shards
+from data_pipeline.splits import assign, with_splits
+from data_pipeline.storage import Location, location, read_table, remove_tree, replacing
+from data_pipeline.stored_media import MediaLost, StoredMedia
+from data_pipeline.tombstones import Tombstones
 
 ROWS_PER_PART = 100_000
 READERS = 8
@@ -49,14 +65,26 @@ class Packed:
     """Share of sources that failed for reasons of ours: storage, time-outs, failed stages."""
 
 
-def pack(config: CurationConfig) -> Packed:
+def pack(
+    config: CurationConfig,
+    *,
+    labels: pa.Table | None = None,
+    tombstones: Sequence[str] = (),
+    like: Version | None = None,
+    lenders: Sequence[Dataset] = (),
+) -> Packed:
     """Make the dataset's next version from what is measured; the present one if nothing differs.
 
-    Raises PackError if the files cannot be written, or a kept clip's media are nowhere.
+    `labels` take the place of those of the version before, `tombstones` come on top of its. `like` is a
+    version that was measured as this one is, for work that must not depend on the models that are here now.
+    `lenders` are datasets whose media this one may take. Raises PackError if the files cannot be written,
+    or a kept clip's media are nowhere.
     """
-    root = Path(config.output)
+    root = location(config.output)
     try:
-        return _pack(root, config)
+        return _pack(root, config, labels, tombstones, like, lenders)
+    except (MediaLost, IdentitiesError, ExcludedPeopleError) as error:
+        raise PackError(str(error)) from None
     except OSError as error:
         raise PackError(
             f"{root}: cannot be packed: {error.strerror} ({error.filename}). Nothing is lost: the current "
@@ -64,17 +92,45 @@ def pack(config: CurationConfig) -> Packed:
         ) from error
 
 
-def _pack(root: Path, config: CurationConfig) -> Packed:
-    ledger = Ledger(root, config.measure_sha256())
-    rows, records = measured_rows(ledger, pq.ParquetFile(listing_path(root)).read())
-    rows = policy.decide(rows, config.filters)
-    kept = rows.filter(pc.equal(rows["status"], "kept"))
+def _pack(
+    root: Location,
+    config: CurationConfig,
+    labels: pa.Table | None,
+    tombstones: Sequence[str],
+    like: Version | None,
+    lenders: Sequence[Dataset],
+) -> Packed:
     before = Dataset.open(root) if (root / "dataset.json").exists() else None
-    digests, places = _write_samples(
-        root, kept, _Media(ledger, root, before.versions() if before else []), config
-    )
+    stones = Tombstones(before.version.tombstones if before else []).with_more(tombstones)
+    if labels is None:
+        labels = before.labels() if before else no_labels()
+    ledger = Ledger(root, like.measure_sha256 if like else config.measure_sha256())
+    rows, records = measured_rows(ledger, stones.listing_without(read_table(listing_path(root))))
+    rows = duplicates.with_groups(stones.clips_without(rows), config.duplicates)
+    rows = policy.decide(rows, config.filters, labels)
+    first = before or (lenders[0] if lenders else None)
+    forgets = first is not None and stones.entries != first.version.tombstones
+    rows, identities = _with_people(rows, config, first, forgets, is_own=like is None)
+    kept = rows.filter(pc.equal(rows["status"], "kept"))
+    media = StoredMedia(ledger, [*lenders, *([before] if before else [])])
+    digests, places = _write_samples(root, kept, media, config)
+    if lenders:
+        _take_over(rows, media)
     manifest = _manifest(rows, places, config.policy_sha256())
-    version, changed = _commit(root, config, manifest, digests, before)
+    made = Version(
+        version=before.version.version + 1 if before else 1,
+        schema_version=SCHEMA_VERSION,
+        package_version=package_version("hallo3"),
+        measure_sha256=ledger.measure_sha256,
+        policy_sha256=config.policy_sha256(),
+        manifest_sha256={},
+        shards=digests,
+        weights=like.weights if like else weights.digests_of_backends(config),
+        config=config.model_dump(mode="json"),
+        tombstones=stones.entries,
+        labels_sha256=_store_labels(root, labels),
+    )
+    version, changed = _commit(root, config.name, manifest, identities, made, before)
     if not config.pack.keep_measured:
         _drop_media(ledger, kept)
     return Packed(
@@ -179,53 +235,41 @@ def _unread_rows(unread: list[dict[str, Any]], measure_sha256: str) -> pa.Table:
     return pa.Table.from_pylist(rows, pa.schema([*MEASUREMENTS, *LISTED]))
 
 
+def _with_people(
+    rows: pa.Table, config: CurationConfig, before: Dataset | None, forgets: bool, is_own: bool
+) -> tuple[pa.Table, pa.Table]:
+    """The rows with `identity_id` and `split`, and the identities; `forgets` what has no clip any more."""
+    known = before.identities() if before else None
+    rows, identities = identify(
+        rows, config.identities, only_with(known, rows) if known is not None and forgets else known
+    )
+    was = SplitsConfig.model_validate(before.version.config.get("splits", {})) if before else None
+    newcomers = (
+        known is None
+        or not pc.all(
+            pc.is_in(identities["identity_id"], value_set=known["identity_id"].combine_chunks())
+        ).as_py()
+    )
+    # A takedown must not hang on a benchmark's pictures, or on models that are not here.
+    entries = config.splits.exclude if is_own or newcomers else []
+    face_backends = pc.unique(identities["face_backend"].drop_null()).sort().to_pylist()
+    excluded = excluded_people(entries, config.faces, face_backends)
+    identities = assign(identities, config.splits, known, was, excluded, config.identities)
+    return with_splits(rows, identities), identities
+
+
 def _write_samples(
-    root: Path, kept: pa.Table, media: "_Media", config: CurationConfig
+    root: Location, kept: pa.Table, media: StoredMedia, config: CurationConfig
 ) -> tuple[dict[str, str], dict[str, Place]]:
     digests: dict[str, str] = {}
     places: dict[str, Place] = {}
     for split in sorted(set(kept["split"].to_pylist())):
-        rows = kept.filter(pc.equal(kept["split"], split)).drop_columns("thumbnail").to_pylist()
-        shards, held = write_shards(root / "shards", split, rows, media, config.pack.shard_mb * 1e6)
+        rows = kept.filter(pc.equal(kept["split"], split)).drop_columns(["thumbnail", "identity_embedding"])
+        samples = rows.to_pylist()
+        shards, held = write_shards(root / "shards", split, samples, media, config.pack.shard_mb * 1e6)
         digests |= shards
         places |= held
     return digests, places
-
-
-class _Media:
-    """A kept clip's media: beside its measurements, or in a shard of an earlier version."""
-
-    def __init__(self, ledger: Ledger, root: Path, versions: list[int]) -> None:
-        self.ledger = ledger
-        self.shards = root / "shards"
-        self.places: dict[str, Place] = {}
-        for number in versions:
-            self.places |= Dataset.open(root, number).places()
-
-    def size(self, sample: Mapping[str, Any]) -> int:
-        try:
-            return sum(self._path(sample, suffix).stat().st_size for suffix in MEDIA)
-        except FileNotFoundError:
-            return self._place(sample).size
-
-    def read(self, sample: Mapping[str, Any]) -> dict[str, bytes]:
-        try:
-            return {suffix: self._path(sample, suffix).read_bytes() for suffix in MEDIA}
-        except FileNotFoundError:
-            members = read_sample(self.shards, self._place(sample))
-            return {suffix: members[sample["clip_id"] + suffix] for suffix in MEDIA}
-
-    def _path(self, sample: Mapping[str, Any], suffix: str) -> Path:
-        return self.ledger.folder(sample["source_sha256"]) / (sample["clip_id"] + suffix)
-
-    def _place(self, sample: Mapping[str, Any]) -> Place:
-        place = self.places.get(sample["clip_id"])
-        if place is None:
-            raise PackError(
-                f"clip {sample['clip_id']} of {sample['source_uris'][0]}: its media are neither in measured/ "
-                f"nor in a shard; delete {self._path(sample, '').parent} and run `hallo3 curate` again"
-            )
-        return place
 
 
 def _manifest(rows: pa.Table, places: dict[str, Place], policy_sha256: str) -> pa.Table:
@@ -247,41 +291,61 @@ def _manifest(rows: pa.Table, places: dict[str, Place], policy_sha256: str) -> p
     return pa.Table.from_arrays(arrays, schema=MANIFEST)
 
 
+def _take_over(rows: pa.Table, media: StoredMedia) -> None:
+    """What no shard holds, but another threshold may want, must not be left with a lender."""
+    columns = ["clip_id", "source_sha256", "has_media", "status"]
+    for row in rows.select(columns).to_pylist():
+        if row["has_media"] and row["status"] != "kept":
+            media.bring_home(row)
+
+
+def _store_labels(root: Location, labels: pa.Table) -> str | None:
+    """Digest of the labels' file; None where there are none."""
+    if not labels.num_rows:
+        return None
+    data = io.BytesIO()
+    pq.write_table(labels, data)
+    digest = hashlib.sha256(data.getvalue()).hexdigest()
+    with replacing(labels_path(root, digest)) as temporary:
+        temporary.write_bytes(data.getvalue())
+    return digest
+
+
 def _commit(
-    root: Path, config: CurationConfig, manifest: pa.Table, shards: dict[str, str], before: Dataset | None
+    root: Location,
+    name: str,
+    manifest: pa.Table,
+    identities: pa.Table,
+    made: Version,
+    before: Dataset | None,
 ) -> tuple[int, bool]:
-    number = before.versions()[-1] + 1 if before else 1
-    folder = root / "manifest" / str(number)
-    shutil.rmtree(folder, ignore_errors=True)  # of a pack that died before its version was named
-    folder.mkdir(parents=True)
-    parts = {}
+    folder = f"manifest/{made.version}"
+    remove_tree(root / folder, ignore_errors=True)  # of a pack that died before its version was named
     for index, start in enumerate(range(0, max(manifest.num_rows, 1), ROWS_PER_PART)):
-        path = folder / f"part-{index:05d}.parquet"
-        pq.write_table(manifest.slice(start, ROWS_PER_PART), path)
-        parts[path.relative_to(root).as_posix()] = file_sha256(path)
-    version = Version(
-        version=number,
-        schema_version=SCHEMA_VERSION,
-        package_version=package_version("hallo3"),
-        measure_sha256=config.measure_sha256(),
-        policy_sha256=config.policy_sha256(),
-        manifest_sha256=parts,
-        shards=shards,
-        weights=weights.digests_of_backends(config),
-        config=config.model_dump(mode="json"),
-    )
-    if before and before.version.same_content(version):
-        shutil.rmtree(folder)
+        part = f"{folder}/part-{index:05d}.parquet"
+        with replacing(root / part) as temporary:
+            pq.write_table(manifest.slice(start, ROWS_PER_PART), temporary)
+            made.manifest_sha256[part] = file_sha256(temporary)
+    if before and before.version.same_content(made):
+        remove_tree(root / folder)
         return before.version.version, False
-    commit(root, config.name, version)
-    return number, True
+    with replacing(identities_path(root, made.version)) as temporary:
+        pq.write_table(identities, temporary)
+        digest = file_sha256(temporary)
+    made = replace(made, identities_sha256=digest)
+    commit(root, name, made)
+    return made.version, True
 
 
 def _drop_media(ledger: Ledger, kept: pa.Table) -> None:
     """What the shards hold now need not be stored twice."""
-    for sha256, clip_id in zip(kept["source_sha256"].to_pylist(), kept["clip_id"].to_pylist(), strict=True):
+
+    def drop(sha256: str, clip_id: str) -> None:
         for suffix in MEDIA:
             (ledger.folder(sha256) / (clip_id + suffix)).unlink(missing_ok=True)
+
+    with ThreadPoolExecutor(READERS) as pool:  # in a store each takes a while
+        list(pool.map(drop, kept["source_sha256"].to_pylist(), kept["clip_id"].to_pylist()))
 
 
 def _stage_seconds(records: list[Record]) -> dict[str, float]:

@@ -16,7 +16,7 @@ class Progress:
 
     def __init__(self, total: int) -> None:
         self.total = total
-        self.sources = self.skipped = self.clips = self.failed = 0
+        self.sources = self.skipped = self.purged = self.clips = self.failed = 0
         self.started = self.said = time.monotonic()
         self.bar: Any = None
 
@@ -43,6 +43,7 @@ class Progress:
         """One more source is done."""
         self.sources += 1
         self.skipped += row.skipped
+        self.purged += row.purged
         self.clips += len(row.clip_ids)
         self.failed += row.clip.error is not None
         if self.bar is not None:
@@ -52,7 +53,9 @@ class Progress:
 
     def _counts(self) -> str:
         counts = f"{self.clips} clips, {self.failed} failed"
-        return f"{counts}, {self.skipped} were done before" if self.skipped else counts
+        if self.skipped:
+            counts += f", {self.skipped} were done before"
+        return f"{counts}, {self.purged} left out (purged)" if self.purged else counts
 
     def _say(self) -> None:
         self.said = time.monotonic()

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 import pyarrow.compute as pc
 
 from data_pipeline.dataset import Dataset
+from data_pipeline.labels import lines_of_check
 from data_pipeline.tally import counts_of, hours_of
 
 if TYPE_CHECKING:
     from data_pipeline.curate import Pilot
     from data_pipeline.refilter import Preview
+    from data_pipeline.resplit import Resplit, Share
 
 
 def show(dataset: Dataset) -> Iterator[str]:
@@ -77,6 +79,22 @@ def lines_of_preview(preview: "Preview") -> Iterator[str]:
             yield f"{label:<13} {sum(counts.values())}: " + ", ".join(f"{r} {n}" for r, n in counts.items())
     if preview.to_measure:
         yield "(to measure: stopped before all was known of them; --apply measures them to the end first)"
+    yield from lines_of_check(preview.labels)
+
+
+def lines_of_resplit(change: "Resplit") -> Iterator[str]:
+    """What other splits would change."""
+    for label, shares in (("now", change.before), ("then", change.after)):
+        for split, share in shares.items():
+            yield f"{label:<6}{split:<11} {_share(share)}"
+    for (before, after), share in change.moved.items():
+        yield f"moved {before} -> {after}: {_share(share)}"
+    if any(before == "train" for before, _ in change.moved):
+        yield "(whoever has trained on an earlier version has seen those who leave train now)"
+
+
+def _share(share: "Share") -> str:
+    return f"{share.identities} identities, {share.clips} clips, {_hours(share.hours)}"
 
 
 def _hours(hours: float) -> str:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from data_pipeline.clip import ANALYSIS_RATE
 from data_pipeline.dataset import MANIFEST, Dataset
 from data_pipeline.shards import MEMBERS, Place, ShardError, file_sha256, read_sample
+from data_pipeline.storage import Location
 
 
 def verify(dataset: Dataset, workers: int = 2) -> Iterator[str]:
@@ -46,6 +47,8 @@ def verify(dataset: Dataset, workers: int = 2) -> Iterator[str]:
 def _wrong_files(dataset: Dataset) -> Iterator[str]:
     version = dataset.version
     files = version.manifest_sha256 | {f"shards/{name}": digest for name, digest in version.shards.items()}
+    if version.identities_sha256 is not None:
+        files |= {f"identities/{version.version}.parquet": version.identities_sha256}
     for name, digest in sorted(files.items()):
         path = dataset.root / name
         if not path.exists():
@@ -54,7 +57,7 @@ def _wrong_files(dataset: Dataset) -> Iterator[str]:
             yield f"{name}: its sha256 is {found[:12]}…, version {version.version} says {digest[:12]}…"
 
 
-def _wrong_samples(folder: Path, shard: str, rows: list[dict[str, Any]]) -> list[str]:
+def _wrong_samples(folder: Location, shard: str, rows: list[dict[str, Any]]) -> list[str]:
     """Problems of one shard, against the manifest's rows that lie in it."""
     problems = []
     held = 0

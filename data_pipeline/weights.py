@@ -151,6 +151,23 @@ def digests_of_backends(config: "CurationConfig") -> dict[str, str]:
     return {name: _digest(weight) for name, weight in registry().items() if chosen & set(weight.used_by)}
 
 
+def digest_of_folder(folder: Path) -> str:
+    """sha256 over the names, the sizes, and the first and last MiB of the files in a user's own folder.
+
+    Not over every byte: a model may have many GB, and each worker asks. Raises WeightsUnavailable."""
+    if not folder.is_dir():
+        raise WeightsUnavailable(f"no folder {folder} on this machine; every node needs the same files there")
+    whole = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        size = path.stat().st_size
+        whole.update(f"{path.relative_to(folder)} {size}\n".encode())
+        with path.open("rb") as file:
+            whole.update(file.read(2**20))
+            file.seek(max(size - 2**20, 0))
+            whole.update(file.read(2**20))
+    return whole.hexdigest()
+
+
 def _weight(name: str, entry: dict[str, Any]) -> Weight:
     files = tuple(
         WeightFile(_safe(file), tuple(facts["uris"]), facts.get("sha256"), facts.get("size"))

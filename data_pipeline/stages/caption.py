@@ -7,10 +7,10 @@ the dataset is packed; a changed caption measures nothing again.
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 
 from data_pipeline.clip import Clip
 from data_pipeline.config import CaptionConfig
+from data_pipeline.storage import Location
 
 SIDECAR_BYTES = 16 * 1024  # a text file that is longer is not a caption
 
@@ -30,7 +30,7 @@ class Caption:
         return replace(clip, caption=clip.caption or self.config.template)
 
 
-def sidecar_caption(video: Path) -> str | None:
+def sidecar_caption(video: Location) -> str | None:
     """The text in `{stem}.txt` beside the video, as one line; None where there is none.
 
     A file that is empty, not UTF-8, or longer than SIDECAR_BYTES is not a caption; a warning says so."""

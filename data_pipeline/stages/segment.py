@@ -10,7 +10,6 @@ frames of the source    decoded once, in order
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +20,7 @@ from data_pipeline.stages import quality
 from data_pipeline.stages.cuts import cut_detector, in_shots
 from data_pipeline.stages.pieces import TOLERANCE_S, Divider, Piece
 from data_pipeline.stages.quality import FrameLook
+from data_pipeline.storage import Location
 
 if TYPE_CHECKING:
     from data_pipeline.media import VideoFrame
@@ -46,13 +46,13 @@ class _Seen:
         return self.look.time_s
 
 
-def probe_source(path: str | Path, source: Clip, max_pixels: int | None = None) -> Clip:
+def probe_source(path: Location, source: Clip, max_pixels: int | None = None) -> Clip:
     """The source with its container's facts; `reasons` says NO_VIDEO or NO_AUDIO where that is so.
 
     One picture is decoded. Raises media.MediaError for what cannot be read."""
     from data_pipeline import media
 
-    info = media.probe(Path(path), max_pixels=max_pixels or media.MAX_PIXELS)
+    info = media.probe(path, max_pixels=max_pixels or media.MAX_PIXELS)
     if info.video is None:
         return replace(source, reasons=[Reason.NO_VIDEO])
     return replace(
@@ -65,7 +65,7 @@ def probe_source(path: str | Path, source: Clip, max_pixels: int | None = None) 
     )
 
 
-def segment(path: str | Path, source: Clip, config: SegmentConfig, limits_max_pixels: int) -> Iterator[Clip]:
+def segment(path: Location, source: Clip, config: SegmentConfig, limits_max_pixels: int) -> Iterator[Clip]:
     """The clips of a source, in order of time, while it is being decoded.
 
     `source`: as `probe_source` gave it; its `start_s`, `end_s` and `crop` hold what the list asked for, or
@@ -76,13 +76,12 @@ def segment(path: str | Path, source: Clip, config: SegmentConfig, limits_max_pi
 
 
 def segment_alive(
-    path: str | Path, source: Clip, config: SegmentConfig, limits_max_pixels: int
+    path: Location, source: Clip, config: SegmentConfig, limits_max_pixels: int
 ) -> Iterator[Clip | None]:
     """`segment`, with None every SIGN_OF_LIFE frames: hours of short shots give no clip, and do not hang."""
     import cv2
 
     cv2.setNumThreads(1)  # this runs beside as many of its kind as there are cores
-    path = Path(path)
     n_clips, last_s = 0, 0.0
     divider: Divider[_Seen] = Divider(config.min_s, config.max_s)
     seen = _seen_frames(path, source, config, limits_max_pixels)
@@ -101,7 +100,7 @@ def segment_alive(
 
 
 def _seen_frames(
-    path: Path, source: Clip, config: SegmentConfig, max_pixels: int
+    path: Location, source: Clip, config: SegmentConfig, max_pixels: int
 ) -> Iterator[tuple[_Seen, np.ndarray]]:
     """Each frame of the window: (what is kept of it, its (H, W, 3) small picture)."""
     import cv2
@@ -140,7 +139,7 @@ def _end_s(last_s: float, source: Clip) -> float:
     return end_s if source.end_s is None else min(end_s, source.end_s)
 
 
-def _clip(path: Path, source: Clip, piece: Piece[_Seen]) -> Clip:
+def _clip(path: Location, source: Clip, piece: Piece[_Seen]) -> Clip:
     from data_pipeline import media
 
     if source.source_sha256 is None:

@@ -1,6 +1,7 @@
 """`hallo3 curate` as a user runs it, with the real models, on a few of the demo's sources."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -121,3 +122,27 @@ def test_weights_that_cannot_be_had_are_named_before_anything_starts(videos, tmp
     assert "hallo3 weights pull" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "dataset").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_purged_source_does_not_come_back_with_the_next_curate(videos, tmp_path) -> None:
+    root = tmp_path / "dataset"
+    mine = Path(shutil.copytree(videos, tmp_path / "videos"))
+    given = ["curate", "demo", f"sources={mine}", f"output={root}"]
+    assert hallo3(*given).returncode == 0
+    (clip_id,) = Dataset.open(root).places()
+    asked = ["dataset", "purge", root, "--source", mine / "upright.mov"]
+    shown = hallo3(*asked)
+    assert shown.returncode == 0, shown.stderr
+    assert clip_id in shown.stdout
+    done = hallo3(*asked, "--yes")
+    assert done.returncode == 0, done.stderr
+    (mine / "upright.mov").rename(mine / "the same under another name.mov")
+    again = hallo3(*given)
+    assert again.returncode == 0, again.stderr
+    assert "1 left out (purged)" in again.stderr
+    assert set(outcomes(root)) == {"dark.mp4", "no_audio.mp4", "text.mp4"}
+    left = [path for path in root.rglob("*") if path.is_file() and clip_id.encode() in path.read_bytes()]
+    assert left == []
+    assert (mine / "the same under another name.mov").exists()

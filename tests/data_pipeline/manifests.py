@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image, ImageDraw
 
+from data_pipeline import sync_rules
 from data_pipeline.config import FiltersConfig
 from data_pipeline.policy import decide
 
@@ -75,6 +77,8 @@ def manifest(n_clips: int, seed: int = 0, filters: FiltersConfig | None = None, 
         "roll_deg_p95": sometimes(np.abs(random.normal(0, 9, n_clips)), 0.1),
         "identity_consistency": sometimes(random.beta(40, 1.2, n_clips), 0.1),
         "human_score": pa.nulls(n_clips, pa.float64()),
+        "sync_backend": pa.nulls(n_clips, pa.string()),
+        **{name: pa.nulls(n_clips, pa.float64()) for name in sync_rules.COLUMNS[1:]},
         "error": pa.nulls(n_clips, pa.string()),
         "has_media": [True] * n_clips,
         "complete": [True] * n_clips,
@@ -90,6 +94,8 @@ def manifest(n_clips: int, seed: int = 0, filters: FiltersConfig | None = None, 
         row |= {"has_media": False, "complete": True}
     table = pa.concat_tables([table, pa.Table.from_pylist(rows, table.schema)])
     decided = decide(table, filters or FiltersConfig())
+    split = pc.if_else(pc.equal(decided["status"], "kept"), "train", pa.scalar(None, pa.string()))
+    decided = decided.append_column("split", split)
     return decided.drop_columns(["stage_reasons", "has_media", "complete"])
 
 

@@ -9,11 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_pipeline.actors import Decode, Item, unpacked
-from data_pipeline.clip import Reason
+from data_pipeline.actors import Decode, Item, Synchronise, packed, unpacked
+from data_pipeline.clip import Clip, FaceTrack, Reason
 from data_pipeline.config import CurationConfig, load_config
 from data_pipeline.ledger import Ledger
+from data_pipeline.shards import file_sha256
 from data_pipeline.sources import Source
+from data_pipeline.tombstones import Tombstones, clip_tombstone, content_tombstone, uri_tombstone
 from tests.data_pipeline import crashing
 from tests.data_pipeline.makers import clicks, write_sound, write_video
 
@@ -231,3 +233,75 @@ def test_a_source_with_a_record_is_not_decoded_again(config, tmp_path) -> None:
     looser = outcome(config, Path(source.uri))  # no rule is against it, and it has no media: measure further
     assert not looser.end.skipped
     assert len(looser.end.clip_ids) == 1
+
+
+# --- sync, in an actor of its own
+
+
+def tracked(path: Path, **fields) -> Item:
+    """A clip in which a face was tracked, on its way to the sync stage."""
+    track = FaceTrack(np.zeros(1), np.array([[0.2, 0.2, 0.6, 0.8]]), np.empty((1, 0, 2)))
+    audio = np.zeros(3 * 16_000, np.int16)
+    facts = {"start_s": 0.0, "end_s": 3.0, "source_width": 320, "source_height": 256}
+    clip = Clip(str(path), "ab" * 32, "0123456789abcdef", **facts, audio=audio, track=track)
+    return Item(Source(str(path)), replace(clip, **fields))
+
+
+def synchronised(config: CurationConfig, *items: Item) -> list[Clip]:
+    return [item.clip for item in unpacked(Synchronise(config)(packed(list(items))))]
+
+
+def test_a_source_that_cannot_be_decoded_again_is_its_clips_outcome_and_no_others(config, tmp_path) -> None:
+    good = good_video(tmp_path / "good.mp4")
+    broken = good_video(tmp_path / "broken.mp4")
+    broken.write_bytes(broken.read_bytes()[:2000])
+    lost, damaged, fine = synchronised(config, tracked(tmp_path / "gone.mp4"), tracked(broken), tracked(good))
+    assert lost.reasons == [Reason.MISSING]
+    assert damaged.reasons == [Reason.CORRUPT]
+    assert fine.reasons == []
+    assert fine.sync_backend == "lip_correlation"
+    assert fine.sync_offset_frames is None  # a pattern has no lips
+    assert fine.stage_seconds["sync"] > 0
+
+
+def test_a_clip_that_a_rule_has_stopped_is_not_decoded_again(config, tmp_path) -> None:
+    (stopped,) = synchronised(config, tracked(tmp_path / "gone.mp4", snr_db=1.0))
+    assert (stopped.reasons, stopped.sync_backend) == ([], None)
+
+
+def test_a_decoder_that_dies_under_the_crops_is_the_clips_outcome(config, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("data_pipeline.stages.face_crops.face_crops", crashing.dies_by_signal)
+    first, second = (tracked(good_video(tmp_path / name)) for name in ("a.mp4", "b.mp4"))
+    crashed = synchronised(config, first, second)
+    assert [clip.reasons for clip in crashed] == [[Reason.DECODER_CRASH]] * 2
+
+
+def with_tombstones(config: CurationConfig, *stones: str) -> Decode:
+    decode = Decode(config)
+    decode.tombstones = Tombstones(stones)
+    return decode
+
+
+def test_a_purged_content_is_not_decoded_under_whatever_name_and_is_no_failure(config, tmp_path) -> None:
+    path = good_video(tmp_path / "a.mp4")
+    stone = content_tombstone("5a17", file_sha256(path))
+    (end,) = items_of(with_tombstones(config, stone), Source(str(path.rename(tmp_path / "b.mp4"))))
+    assert end.end.purged
+    assert (end.end.clip_ids, end.clip.reasons, end.clip.error) == ([], [], None)
+
+
+def test_a_purged_name_is_not_even_read(config, tmp_path) -> None:
+    gone = tmp_path / "nowhere.mp4"
+    (end,) = items_of(with_tombstones(config, uri_tombstone("5a17", str(gone))), Source(str(gone)))
+    assert end.end.purged
+    assert end.clip.source_sha256 is None
+
+
+def test_a_purged_stretch_is_left_out_of_a_source_however_it_is_cut(config, tmp_path) -> None:
+    path = good_video(tmp_path / "a.mp4")
+    sha256 = file_sha256(path)
+    (only,) = items_of(with_tombstones(config, clip_tombstone("5a17", sha256, 2.5, 9.0)), Source(str(path)))
+    assert only.end.purged  # its one clip overlaps, so nothing is left
+    clip, end = items_of(with_tombstones(config, clip_tombstone("5a17", sha256, 3.0, 9.0)), Source(str(path)))
+    assert clip.clip.clip_id in end.end.clip_ids
+    assert not end.end.purged

@@ -17,7 +17,7 @@ def reasons(**difference) -> list[str]:
 
 def test_a_good_clip_is_kept_for_training() -> None:
     row = decide(measurements({}), FILTERS).to_pylist()[0]
-    assert (row["status"], row["reason"], row["reasons"], row["split"]) == ("kept", None, [], "train")
+    assert (row["status"], row["reason"], row["reasons"]) == ("kept", None, [])
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_looser_limit_never_rejects_more(rule, value, limit) -> None:
 def test_thresholds_name_every_rule_with_its_limit() -> None:
     found = {(t.column, t.bound): t.value for t in policy.thresholds(FILTERS)}
     assert found[("snr_db", "min")] == FILTERS.min_snr_db
-    assert len(found) == len(RULES)
+    assert {(rule.column, rule.bound) for rule in RULES} <= set(found)
 
 
 def test_reasons_stand_in_the_order_of_the_graph() -> None:
