@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -69,21 +70,28 @@ def records(root: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in root.glob("measured/*/*/record.json")}
 
 
-def wait_until(condition: Callable[[], bool], build: subprocess.Popen) -> None:
+def wait_until(condition: Callable[[], Any], build: subprocess.Popen) -> Any:
+    """What `condition` gives, as soon as that is something."""
     until = time.monotonic() + DEADLINE_S
-    while not condition():
+    while not (found := condition()):
         assert build.poll() is None, "the build ended before it could be disturbed"
         assert time.monotonic() < until
         time.sleep(0.02)
+    return found
 
 
-def actors(build: subprocess.Popen, stage: str = "") -> list[psutil.Process]:
+def actors(build: subprocess.Popen, title: str = "MapBatches(") -> list[psutil.Process]:
     found = []
     for process in psutil.Process(build.pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):  # it may end while we look
-            if f"MapBatches({stage}" in " ".join(process.cmdline()):
+            if title in " ".join(process.cmdline()):
                 found.append(process)
     return found
+
+
+def at_work(build: subprocess.Popen, stage: str) -> list[psutil.Process]:
+    """The stage's actors that have a batch in hand: Ray says so in the title of their process."""
+    return actors(build, f"MapBatches({stage})).submit")
 
 
 def test_a_killed_driver_loses_nothing_and_measures_no_committed_source_again(
@@ -111,16 +119,13 @@ def test_a_killed_driver_loses_nothing_and_measures_no_committed_source_again(
     assert list(verify(Dataset.open(root))) == []
 
 
-@pytest.mark.parametrize("stage", ["Decode", "Look", "Encode"])
+@pytest.mark.parametrize("stage", ["Decode", "Look", "Synchronise", "Encode"])
 def test_a_killed_worker_is_replaced_and_the_dataset_is_the_same(
     videos, undisturbed, tmp_path, stage
 ) -> None:
     root = tmp_path / "dataset"
     build = start(videos, root)
-    wait_until(lambda: len(records(root)) >= 1, build)
-    victims = actors(build, stage)
-    assert victims
-    for victim in victims:
+    for victim in wait_until(lambda: at_work(build, stage), build):
         victim.kill()
     assert build.wait(DEADLINE_S) == 0
     assert content(root) == undisturbed
