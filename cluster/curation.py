@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from cluster.launch import ray_session
+from cluster.launch import LaunchError, ray_session
 from data_pipeline.config import ConfigError, CurationConfig
 from data_pipeline.dataset import Dataset, DatasetError
 from data_pipeline.sources import SourcesError
@@ -31,7 +31,7 @@ def run(config: CurationConfig, sample: int | None) -> int:
             packed = curate(config)
     except (BackendMissing, ExcludedPeopleError, LabelsError, SourcesError) as error:
         return _fail(error, WRONG_INPUT)
-    except (PackError, WeightsUnavailable) as error:
+    except (LaunchError, PackError, WeightsUnavailable) as error:
         return _fail(error, PROBLEM)
     except TooManyErrors as error:
         return _fail(error, TOO_MANY_FAILED)
@@ -72,7 +72,7 @@ def refilter(dataset: Dataset, overrides: list[str], make_version: bool, labels:
     try:
         with ray_session(config.ray) if change.to_measure_uris else nullcontext():
             packed = apply(dataset, config, change.to_measure_uris)
-    except (DatasetError, PackError, SourcesError, WeightsUnavailable) as error:
+    except (DatasetError, LaunchError, PackError, SourcesError, WeightsUnavailable) as error:
         return _fail(error, PROBLEM)
     print(f"version {packed.version}" if packed.changed else "nothing changed")
     return 0

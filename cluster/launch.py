@@ -11,18 +11,23 @@ from pathlib import Path
 from data_pipeline.config import RayConfig
 
 GB = 10**9
+STARTS = 3  # of a cluster of our own: Ray gives its node 30 s, which a machine short of memory may exceed
 PACKAGES = ("data_pipeline", "training", "evaluation", "cluster")
 
 
+log = logging.getLogger(__name__)
+
+
 class LaunchError(Exception):
-    """A cluster that cannot be reached or refused the job."""
+    """A cluster that does not start, cannot be reached, or refused the job."""
 
 
 @contextmanager
 def ray_session(config: RayConfig) -> Iterator[None]:
     """Ray, connected: the cluster whose job this process is, else one of this machine's own.
 
-    Inside a job Ray sets RAY_ADDRESS. A cluster of this machine's own ends with the session.
+    Inside a job Ray sets RAY_ADDRESS. A cluster of this machine's own ends with the session. Raises
+    LaunchError where it does not start.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray's core reports as errors, on stderr, what is none: that restarted actors will need their arguments.
@@ -32,18 +37,37 @@ def ray_session(config: RayConfig) -> Iterator[None]:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
     else:
-        ray.init(
-            address="local",
-            num_cpus=max(2, os.cpu_count() or 2),
-            object_store_memory=int(config.object_store_gb * GB),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        _start_here(config)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_here(config: RayConfig) -> None:
+    """A cluster of this machine's own."""
+    import ray
+
+    for _ in range(STARTS):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=max(2, os.cpu_count() or 2),
+                object_store_memory=int(config.object_store_gb * GB),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except Exception as error:
+            if "timed out during startup" not in str(error):  # Ray has no class for it
+                raise
+            log.warning("Ray did not start within its 30 s; it is started again")
+        else:
+            return
+    raise LaunchError(
+        f"Ray did not start on this machine, {STARTS} times over: it has too much to do, or too little "
+        "memory. The same command goes on from here"
+    )
 
 
 def submit(address: str, arguments: list[str]) -> int:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from data_pipeline.dataset import Dataset
@@ -75,3 +76,22 @@ def test_a_cluster_that_is_not_there_is_named() -> None:
     assert done.returncode == 1
     assert "the job could not be submitted" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_ray_that_does_not_start_in_time_is_started_again(tmp_path) -> None:
+    (tmp_path / "text.mp4").write_text("no video\n")
+    command = ["curate", "demo", f"sources={tmp_path}", f"output={tmp_path / 'dataset'}"]
+    build = subprocess.Popen(
+        [sys.executable, "-m", "cluster.cli", *command], stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 120
+    while not (raylets := [p for p in psutil.Process(build.pid).children(True) if p.name() == "raylet"]):
+        assert build.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    raylets[0].suspend()  # before it has told anybody that it is there
+    said = build.communicate(timeout=240)[1]
+    assert build.returncode == 0, said
+    assert "started again" in said
+    assert Dataset.open(tmp_path / "dataset").manifest()["reason"].to_pylist() == ["corrupt"]
