@@ -10,6 +10,8 @@ process; it names the language unless it is in doubt. What a transcriber doubts 
 that it does not know) leaves `asr_logprob` and no transcript: wrong words are worse than none.
 """
 
+from pathlib import Path
+
 import numpy as np
 
 from data_pipeline import sound_level, weights
@@ -78,7 +80,10 @@ class Speech:
 
 
 def _transcriber_name(config: SpeechConfig) -> str:
-    return f"whisperx:{config.whisperx.model}" if config.backend == "whisperx" else whisper.WEIGHTS
+    if config.backend != "whisperx":
+        return whisper.WEIGHTS
+    # Where a folder lies is no fact of a clip: the same files elsewhere must give the same rows.
+    return f"whisperx:{Path(config.whisperx.model).name}"
 
 
 def _add_transcript(clip: Clip, transcript: Transcript) -> None:

