@@ -18,7 +18,7 @@ from data_pipeline.models.wav2vec2 import (
     normalised,
     speech_features,
 )
-from tests.data_pipeline.filled import agrees_with, fill, golden, golden_facts
+from tests.filled import agrees_with, fill, golden, golden_facts
 
 FACTS = golden_facts("wav2vec/wav2vec")
 

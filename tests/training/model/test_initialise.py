@@ -1,0 +1,88 @@
+"""What a model is before training, and how large its presets are."""
+
+import json
+
+import pytest
+import torch
+
+from tests.filled import GOLDEN
+from training.model import PRESETS, AudioConditionConfig, ModelConfig, PortraitModel
+from training.model.conditioning import AudioProjector
+from training.model.initialise import initialise
+
+WIDE = ModelConfig(
+    num_layers=4,
+    num_heads=8,
+    time_embed_dim=64,
+    text_dim=64,
+    text_length=4,
+    latent_frames=3,
+    latent_height=8,
+    latent_width=8,
+    audio=AudioConditionConfig(window=1, layers=1, channels=16, hidden=32, tokens=2, dim=256),
+)
+
+
+def test_new_cross_attention_starts_as_upstream_s() -> None:
+    torch.manual_seed(0)
+    for block in PortraitModel(WIDE).denoiser.blocks:
+        for attention in (block.face_attention, block.audio_attention):
+            assert attention.query.weight.std().item() == pytest.approx(0.02, rel=0.02)
+            assert attention.key_value.weight.std().item() == pytest.approx(0.02, rel=0.02)
+            assert attention.out.weight.std().item() == pytest.approx(0.02 / (2 * 4) ** 0.5, rel=0.02)
+            assert all(
+                not linear.bias.any() for linear in (attention.query, attention.key_value, attention.out)
+            )
+
+
+def test_named_entries_alone_are_set_anew() -> None:
+    model = PortraitModel(WIDE)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    chosen = "denoiser.blocks.1.audio_attention.query.weight"
+    initialise(model, [chosen])
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {chosen}
+
+
+@pytest.mark.parametrize(
+    ("stage", "part"), [(1, "denoiser_stage1"), (2, "denoiser_stage2"), (2, "reference")]
+)
+def test_upstream_s_sizes_have_upstream_s_number_of_parameters(stage: int, part: str) -> None:
+    counts = json.loads((GOLDEN / "hallo3_contract" / "summary.json").read_text())["parameters"]
+    config = PRESETS["hallo3_5b"]
+    with torch.device("meta"):
+        model = PortraitModel(config if stage == 2 else config.model_copy(update={"audio": None}))
+    network = model.reference if part == "reference" else model.denoiser
+    unused = network.unused_position_embeddings.numel()
+    assert sum(parameter.numel() for parameter in network.parameters()) + unused == counts[part]
+
+
+@pytest.mark.parametrize(("preset", "millions"), [("small", 116.0), ("tiny", 2.7)])
+def test_the_small_presets_are_as_large_as_they_say(preset: str, millions: float) -> None:
+    with torch.device("meta"):
+        model = PortraitModel(PRESETS[preset])
+    assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(
+        millions, rel=0.02
+    )
+
+
+@pytest.mark.parametrize("halving", ["joint", "per_token"])
+@pytest.mark.parametrize(("frames", "latent"), [(1, 1), (5, 2), (9, 3), (17, 5), (49, 13)])
+def test_speech_has_as_many_frames_as_the_latents(halving: str, frames: int, latent: int) -> None:
+    config = AudioConditionConfig(window=3, layers=2, channels=4, hidden=8, tokens=2, dim=6, halving=halving)
+    tokens = AudioProjector(config)(torch.randn(2, frames, 3, 2, 4))
+    assert tokens.shape == (2, latent, 2, 6)
+
+
+def test_the_small_halving_keeps_tokens_apart() -> None:
+    """A change of one token's features before the halvings moves that token only."""
+    config = AudioConditionConfig(
+        window=1, layers=1, channels=4, hidden=8, tokens=2, dim=6, halving="per_token"
+    )
+    projector = AudioProjector(config)
+    frames = torch.randn(1, 9, 2, 6, generator=torch.Generator().manual_seed(0))
+    moved = frames.clone()
+    moved[:, 4, 1] += 1
+    difference = projector._halve(projector._halve(frames)) - projector._halve(projector._halve(moved))
+    assert not difference[:, :, 0].any()
+    assert difference[:, :, 1].any()

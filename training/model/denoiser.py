@@ -1,0 +1,138 @@
+"""The denoiser: the backbone, a face and a voice, and what the reference network saw."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from training.model.backbone import Backbone
+from training.model.block import BlockConditions
+from training.model.checks import check_tensor, check_timesteps
+from training.model.conditioning import AudioProjector, FaceProjector
+from training.model.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class PreparedConditions:
+    """All that does not change from step to step while a window is sampled; see `Denoiser.prepare`."""
+
+    text_tokens: Tensor
+    """(B, L, D)"""
+    blocks: list[BlockConditions]
+    """Keys and values, a block."""
+
+
+class Denoiser(Backbone):
+    """Predicts the velocity of noisy latents, given everything that Hallo3 conditions on."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__(config, face=True, audio=config.audio is not None)
+        self.face_projector = FaceProjector(config.face)
+        if config.audio:
+            self.audio_projector = AudioProjector(config.audio)
+
+    def forward(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        *,
+        image_condition: Tensor,
+        reference: Sequence[Tensor],
+        face: Tensor,
+        audio: Tensor | None = None,
+    ) -> Tensor:
+        """The velocity v of noisy latents, (B, T, out_channels, H, W) as they are.
+
+        Args:
+            noisy: (B, T, out_channels, H, W).
+            timesteps: (B,), 0 ... 999.
+            text: (B, L, text_dim) text embeddings; zeros are the unconditional ones.
+            image_condition: as `noisy`; its first frame holds portrait and motion frames, the rest is zero.
+            reference: the reference network's bank: num_layers features (B or 1, n, D).
+            face: (B or 1, embedding_dim) identity embedding.
+            audio: (B or 1, F, window, layers, channels) windows of speech features, one a video frame,
+                F = 4 (T - 1) + 1; None if and only if the model has no audio part.
+
+        Raises:
+            ValueError: an argument of another shape, dtype or device than the model's.
+        """
+        self._check_latents(noisy, timesteps, image_condition)
+        self._check_conditions(text, reference, face, audio, len(noisy), noisy.shape[1])
+        blocks = self._conditions(reference, face, audio)
+        latents = torch.cat([noisy, image_condition], dim=2)
+        return self.predict(latents, timesteps, self.embed_text(text), blocks)
+
+    def prepare(
+        self, text: Tensor, *, reference: Sequence[Tensor], face: Tensor, audio: Tensor | None = None
+    ) -> PreparedConditions:
+        """What the conditions come to in every block, once for all steps; arguments as `forward`'s."""
+        frames = audio.shape[1] // 4 + 1 if isinstance(audio, Tensor) and audio.ndim > 1 else 1
+        self._check_conditions(text, reference, face, audio, len(text), frames)
+        conditions = self._conditions(reference, face, audio)
+        blocks = [block.prepared(given) for block, given in zip(self.blocks, conditions, strict=True)]
+        return PreparedConditions(self.embed_text(text), blocks)
+
+    def denoise(
+        self, noisy: Tensor, timesteps: Tensor, image_condition: Tensor, prepared: PreparedConditions
+    ) -> Tensor:
+        """`forward` with prepared conditions; the same numbers."""
+        self._check_latents(noisy, timesteps, image_condition)
+        latents = torch.cat([noisy, image_condition], dim=2)
+        return self.predict(latents, timesteps, prepared.text_tokens, prepared.blocks)
+
+    def _conditions(
+        self, reference: Sequence[Tensor], face: Tensor, audio: Tensor | None
+    ) -> list[BlockConditions]:
+        face_tokens = self.face_projector(face)
+        audio_tokens = None if audio is None else self.audio_projector(audio)
+        return [BlockConditions(feature, face_tokens, audio_tokens) for feature in reference]
+
+    def _check_latents(self, noisy: Tensor, timesteps: Tensor, image_condition: Tensor) -> None:
+        config, like = self.config, self.positions
+        check_tensor(
+            "noisy",
+            noisy,
+            ("batch", "frames", config.out_channels, "height", "width"),
+            like,
+            config.check_finite,
+        )
+        check_tensor("image_condition", image_condition, noisy.shape, like, config.check_finite)
+        check_timesteps(timesteps, len(noisy), like)
+
+    def _check_conditions(
+        self,
+        text: Tensor,
+        reference: Sequence[Tensor],
+        face: Tensor,
+        audio: Tensor | None,
+        batch: int,
+        frames: int,
+    ) -> None:
+        config = self.config
+        if len(reference) != config.num_layers:
+            raise ValueError(
+                f"reference: expected {config.num_layers} features, one a block, got {len(reference)}"
+            )
+        expected: dict[str, tuple[Tensor, tuple[int | str, ...]]] = {
+            "text": (text, (batch, config.text_length, config.text_dim)),
+            "face": (face, (_shared(face, batch), config.face.embedding_dim)),
+        }
+        for index, feature in enumerate(reference):
+            shape = (_shared(feature, batch), "patches", config.hidden_size)
+            expected[f"reference[{index}]"] = (feature, shape)
+        if (audio is None) != (config.audio is None):
+            given = "none was given" if audio is None else "some was given"
+            needs = "needs audio" if config.audio else "has no audio part (phase identity)"
+            raise ValueError(f"audio: this model {needs}, but {given}")
+        if config.audio and audio is not None:
+            feature_sizes = (config.audio.window, config.audio.layers, config.audio.channels)
+            expected["audio"] = (audio, (_shared(audio, batch), 4 * (frames - 1) + 1, *feature_sizes))
+        for name, (tensor, shape) in expected.items():
+            check_tensor(name, tensor, shape, self.positions, config.check_finite)
+
+
+def _shared(tensor: object, batch: int) -> int:
+    """Conditions that are the same for the whole batch may come once."""
+    return 1 if isinstance(tensor, Tensor) and tensor.ndim and len(tensor) == 1 else batch
