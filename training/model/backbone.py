@@ -54,6 +54,11 @@ class Backbone(nn.Module):
         self.recompute: Recompute = "nothing"
         self.parallel: SequenceParallel | None = None
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """A checkpoint that comes from elsewhere need not have the rows that nothing reads."""
+        state_dict.setdefault(f"{prefix}unused_position_embeddings", self.unused_position_embeddings)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     def predict(
         self,
         latents: Tensor,

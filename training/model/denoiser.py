@@ -120,8 +120,10 @@ class Denoiser(Backbone):
             "face": (face, (_shared(face, batch), config.face.embedding_dim)),
         }
         for index, feature in enumerate(reference):
-            shape = (_shared(feature, batch), "patches", config.hidden_size)
-            expected[f"reference[{index}]"] = (feature, shape)
+            expected[f"reference[{index}]"] = (
+                feature,
+                (_shared(feature, batch), "patches", config.hidden_size),
+            )
         if (audio is None) != (config.audio is None):
             given = "none was given" if audio is None else "some was given"
             needs = "needs audio" if config.audio else "has no audio part (phase identity)"

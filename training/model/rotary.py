@@ -49,7 +49,8 @@ class RotaryTables(nn.Module):
     """The tables of the configured grid, as upstream's checkpoints carry them.
 
     They follow from the grid alone, so a checkpoint's copies (which may be bfloat16) are checked for their
-    shape and not used, and the tables stay float32 when the model is cast: rounded angles blur positions.
+    shape and not used, and may be missing. They stay float32 when the model is cast: rounded angles blur
+    positions.
     """
 
     cos: Tensor
@@ -71,9 +72,8 @@ class RotaryTables(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         for name in ("cos", "sin"):
             own = getattr(self, name)
-            given = state_dict.get(prefix + name)
-            if given is not None and given.shape == own.shape:
-                state_dict[prefix + name] = own
+            given = state_dict.get(prefix + name, own)
+            state_dict[prefix + name] = own if given.shape == own.shape else given
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _made_on(self, device: torch.device) -> tuple[Tensor, Tensor]:

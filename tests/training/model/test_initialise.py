@@ -86,3 +86,20 @@ def test_the_small_halving_keeps_tokens_apart() -> None:
     difference = projector._halve(projector._halve(frames)) - projector._halve(projector._halve(moved))
     assert not difference[:, :, 0].any()
     assert difference[:, :, 1].any()
+
+
+def test_what_follows_from_the_sizes_or_is_never_read_may_be_missing_from_a_checkpoint() -> None:
+    model = PortraitModel(WIDE)
+    state = model.state_dict()
+    kept = {name: value for name, value in state.items() if ".rotary." not in name and "unused" not in name}
+    assert len(kept) == len(state) - 6
+    again = PortraitModel(WIDE)
+    again.load_state_dict(kept, strict=True)
+    torch.testing.assert_close(again.state_dict(), state, rtol=0, atol=0)
+
+
+def test_tables_of_another_grid_are_refused() -> None:
+    state = PortraitModel(WIDE).state_dict()
+    state["denoiser.rotary.cos"] = state["denoiser.rotary.cos"][:5]
+    with pytest.raises(RuntimeError, match=r"size mismatch for denoiser\.rotary\.cos"):
+        PortraitModel(WIDE).load_state_dict(state)
