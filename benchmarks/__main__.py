@@ -2,7 +2,18 @@
 
 import sys
 
-from benchmarks import curation, decode, duplicates, identities, memory, overhead, refilter, syncnet
+from benchmarks import (
+    codec,
+    curation,
+    decode,
+    duplicates,
+    identities,
+    memory,
+    model,
+    overhead,
+    refilter,
+    syncnet,
+)
 
 BENCHMARKS = {
     "decode": decode.main,
@@ -13,6 +24,8 @@ BENCHMARKS = {
     "memory": memory.main,
     "identities": identities.main,
     "syncnet": syncnet.main,
+    "codec": codec.main,
+    "model": model.main,
 }
 
 for name in sys.argv[1:] or BENCHMARKS:

@@ -29,43 +29,35 @@ def main(sizes: tuple[int, ...] = SIZES) -> None:
     """Print seconds, purity and peak memory at each size, and of adding clips to it."""
     for size in sizes:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            for line in pool.submit(_measure, size).result():
-                print(line, flush=True)
+            pool.submit(_measure, size).result()
 
 
-def _measure(size: int) -> list[str]:
+def _measure(size: int) -> None:
     config, shares = IdentitiesConfig(), SplitsConfig(val=0.05, test=0.05)
     more = min(MORE, size // 10)
     vectors, person, session = embeddings((size + more) // (SESSIONS * CLIPS), SESSIONS, CLIPS)
     every = clips_of(vectors, session)
     del vectors
     clips = every.slice(0, size)
-    before_gb = _peak_gb()
-    seconds, (rows, identities) = _timed(lambda: identify(clips, config))
-    purity, completeness, leaking = _scores(rows, identities, person[:size], shares)
-    lines = [
-        f"{size} clips of {len(np.unique(person[:size]))} people: {seconds:.1f} s, "
-        f"{identities.num_rows} identities, purity {purity:.5f}, completeness {completeness:.5f}, "
-        f"people in two splits {leaking:.3%}, peak {_peak_gb():.2f} GB ({before_gb:.2f} before)"
-    ]
-    seconds, (later, after) = _timed(lambda: identify(every, config, identities))
+    print(f"{size} clips of {len(np.unique(person[:size]))} people, {_peak_gb():.2f} GB:", flush=True)
+    time_taken, (rows, identities) = _timed(lambda: identify(clips, config))
+    print(f"  {time_taken}; {_scores(rows, identities, person[:size], shares)}", flush=True)
+    time_taken, (later, after) = _timed(lambda: identify(every, config, identities))
+    print(f"  + {more} clips: {time_taken}; {_scores(later, after, person[: size + more], shares)}")
     moved = _moved(rows, later.slice(0, size), after)
-    lines.append(
-        f"  + {more} clips: {seconds:.1f} s, {after.num_rows} identities, {moved} clips changed theirs "
-        f"without a recorded merge, {sum(map(len, after['merged'].to_pylist()))} identities merged, "
-        f"peak {_peak_gb():.2f} GB"
-    )
-    return lines
+    merged = sum(map(len, after["merged"].to_pylist()))
+    print(f"  {merged} identities merged, {moved} clips changed theirs otherwise", flush=True)
 
 
-def _scores(
-    rows: pa.Table, identities: pa.Table, person: np.ndarray, shares: SplitsConfig
-) -> tuple[float, float, float]:
+def _scores(rows: pa.Table, identities: pa.Table, person: np.ndarray, shares: SplitsConfig) -> str:
     """Purity, completeness, and the share of people who are in more than one split."""
     rows = with_splits(rows, assign(identities, shares))
-    identity = _codes(rows["identity_id"])
     held = np.unique(np.stack([person, _codes(rows["split"])]), axis=1)[0]
-    return *purity_and_completeness(identity, person), float((np.bincount(held) > 1).mean())
+    purity, completeness = purity_and_completeness(_codes(rows["identity_id"]), person)
+    return (
+        f"{identities.num_rows} identities, purity {purity:.5f}, completeness {completeness:.5f}, "
+        f"people in two splits {(np.bincount(held) > 1).mean():.3%}"
+    )
 
 
 def _moved(rows: pa.Table, later: pa.Table, after: pa.Table) -> int:
@@ -79,10 +71,12 @@ def _codes(column: pa.ChunkedArray) -> np.ndarray:
     return column.combine_chunks().dictionary_encode().indices.to_numpy()
 
 
-def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    started = time.perf_counter()
+def _timed(work: Callable[[], Any]) -> tuple[str, Any]:
+    """What the work took, on the clock and of all cores, and what came of it."""
+    started, cpu_started = time.perf_counter(), time.process_time()
     result = work()
-    return time.perf_counter() - started, result
+    seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
+    return f"{seconds:.1f} s, {cpu_s:.1f} s of CPU, peak {_peak_gb():.2f} GB", result
 
 
 def _peak_gb() -> float:

@@ -154,6 +154,19 @@ def _add_weights(commands: argparse._SubParsersAction) -> None:
             action.add_argument(
                 "--from", dest="source", type=Path, metavar="DIR", help="files or wheels here"
             )
+    _add_convert(actions)
+
+
+def _add_convert(actions: argparse._SubParsersAction) -> None:
+    text = "a checkpoint of Hallo3 or CogVideoX in other names, another dtype, or other files"
+    action = actions.add_parser("convert", help=text, description=text)
+    action.add_argument("source", metavar="SOURCE", type=Path, help="a file or folder of weights")
+    action.add_argument("output", metavar="OUTPUT", type=Path, help="a new folder")
+    action.add_argument("--to", choices=["hallo3", "upstream", "diffusers"], default="hallo3")
+    action.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16"], help="else each entry's own; tables stay"
+    )
+    action.set_defaults(run=_convert_weights)
 
 
 def _add_demo(commands: argparse._SubParsersAction) -> None:
@@ -268,6 +281,15 @@ def _verify_weights(options: argparse.Namespace) -> int:
     from data_pipeline.weights_command import verify_weights
 
     return verify_weights(options.names)
+
+
+def _convert_weights(options: argparse.Namespace) -> int:
+    try:
+        from training.weights_command import convert_weights
+    except ModuleNotFoundError as error:
+        print(f"hallo3: needs {error.name}; pip install 'hallo3[train]'", file=sys.stderr)
+        return PROBLEM
+    return convert_weights(options.source, options.output, options.to, options.dtype)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -71,7 +71,7 @@ def refilter(dataset: Dataset, overrides: list[str], make_version: bool, labels:
         return 0
     try:
         with ray_session(config.ray) if change.to_measure_uris else nullcontext():
-            packed = apply(dataset, config, change.to_measure_uris)
+            packed = apply(dataset, config, change.to_measure_uris, words)
     except (DatasetError, LaunchError, PackError, SourcesError, WeightsUnavailable) as error:
         return _fail(error, PROBLEM)
     print(f"version {packed.version}" if packed.changed else "nothing changed")

@@ -122,14 +122,36 @@ class SpeechConfig(Section):
         return self.transcribe and self.backend == "whisperx"
 
 
+class SyncNetConfig(Section):
+    """The network of `sync.backend=syncnet`."""
+
+    weights: str | None = Field(
+        None, description="a state dict of your own, with an absolute path; null: the published one"
+    )
+
+    @model_validator(mode="after")
+    def _absolute(self) -> "SyncNetConfig":
+        if self.weights is not None and not self.weights.startswith(("/", "~")):
+            raise ValueError(f"give the file {self.weights!r} with its absolute path: workers run elsewhere")
+        return self
+
+
 class SyncConfig(Section):
     """Which model compares mouth and sound, and which offsets are corrected. Frames are of 25 fps."""
 
     backend: Literal["lip_correlation", "syncnet"] = "lip_correlation"
+    syncnet: SyncNetConfig = SyncNetConfig()
     min_confidence: float = Field(3.0, description="from which an offset is believed, to correct it")
     min_margin: float = Field(0.5, description="over other speech, below which it is not")
     correct_from_frames: float = Field(2.0, ge=0, description="less is within the measure's own error")
     correct_to_frames: float = Field(5.0, ge=0, description="0: correct nothing")
+
+    @property
+    def own_network(self) -> Path | None:
+        """The user's own file, where it takes the published one's place."""
+        if self.backend != "syncnet" or self.syncnet.weights is None:
+            return None
+        return Path(self.syncnet.weights).expanduser()
 
 
 class CaptionConfig(Section):
@@ -291,7 +313,7 @@ class CurationConfig(Section):
     def measure_sha256(self) -> str:
         """Digest of what changes a measurement: segmentation, backends, their weights, encoding.
 
-        Raises WeightsUnavailable where a user's own folder of a model is not on this machine."""
+        Raises WeightsUnavailable where a user's own model is not on this machine."""
         from data_pipeline import weights
 
         parts: dict[str, Any] = {
@@ -301,6 +323,9 @@ class CurationConfig(Section):
         parts["speech"].pop("whisperx")
         if self.speech.runs_whisperx:
             parts["whisperx"] = self.speech.whisperx.content()
+        parts["sync"].pop("syncnet")
+        if self.sync.own_network:
+            parts["syncnet"] = weights.digest_of_file(self.sync.own_network)
         parts["faces"].pop("insightface")  # what is in its files counts, not where they lie
         if self.faces.backend == "insightface":
             from data_pipeline.models import insightface_pack

@@ -20,6 +20,7 @@ from data_pipeline.pack import Packed, measured_rows, pack
 from data_pipeline.progress import Progress
 from data_pipeline.report import render_report
 from data_pipeline.sources import Source, check_reachable, list_sources, sample_of, table_of
+from data_pipeline.stages.sync import load_syncnet
 from data_pipeline.storage import Location, check_writable, location, read_table
 from data_pipeline.tally import counts_of, hours_of
 
@@ -57,7 +58,9 @@ def prepare(config: CurationConfig) -> None:
         _prepare_whisperx(config.speech.whisperx)
     if config.faces.backend == "insightface":
         _prepare_insightface(config.faces)
-    config.measure_sha256()  # reads users' own folders of models
+    config.measure_sha256()  # reads users' own models
+    if config.sync.own_network:
+        load_syncnet(config.sync)  # once, so that what is wrong with the file is said here
     weights.pull(sorted(weights.digests_of_backends(config)))
 
 

@@ -134,8 +134,9 @@ def _sweep_unnamed(dataset: Dataset, swept: Swept) -> None:
         for path in list(files_under(root / folder)):
             if not is_named(path):
                 _delete(path, swept)
-    for path in [path for path in (*root.glob(".*"), *(root / "versions").glob(".*")) if path.is_file()]:
-        _delete(path, swept)
+    for parent in (root, root / "versions", root / "measured", root / "audit"):
+        for path in [path for path in parent.glob(".*") if path.is_file()]:
+            _delete(path, swept)
 
 
 def files_under(folder: Location) -> Iterator[Location]:

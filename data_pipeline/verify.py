@@ -3,6 +3,7 @@ decodes, and what it holds is what the manifest says."""
 
 import io
 import json
+import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -14,7 +15,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from data_pipeline.clip import ANALYSIS_RATE
-from data_pipeline.dataset import MANIFEST, Dataset
+from data_pipeline.dataset import MANIFEST, Dataset, labels_path
 from data_pipeline.shards import MEMBERS, Place, ShardError, file_sha256, read_sample
 from data_pipeline.storage import Location
 
@@ -49,6 +50,8 @@ def _wrong_files(dataset: Dataset) -> Iterator[str]:
     files = version.manifest_sha256 | {f"shards/{name}": digest for name, digest in version.shards.items()}
     if version.identities_sha256 is not None:
         files |= {f"identities/{version.version}.parquet": version.identities_sha256}
+    if version.labels_sha256 is not None:
+        files |= {f"labels/{labels_path(dataset.root, version.labels_sha256).name}": version.labels_sha256}
     for name, digest in sorted(files.items()):
         path = dataset.root / name
         if not path.exists():
@@ -68,9 +71,10 @@ def _wrong_samples(folder: Location, shard: str, rows: list[dict[str, Any]]) -> 
             problems += [f"{shard}, clip {row['clip_id']}: {problem}" for problem in _wrong_in(sample, row)]
         except ShardError as error:
             problems.append(str(error))
-    padded = (folder / shard).stat().st_size
-    if padded - held > 20 * 512:  # tar closes with two empty blocks, padded to 20
-        problems.append(f"{shard}: {padded - held} bytes belong to no clip of the manifest")
+    size = (folder / shard).stat().st_size
+    closed = held + 2 * tarfile.BLOCKSIZE  # tar closes with two empty blocks, and fills whole records
+    if size > -(-closed // tarfile.RECORDSIZE) * tarfile.RECORDSIZE:
+        problems.append(f"{shard}: {size - held} bytes belong to no clip of the manifest")
     return problems
 
 

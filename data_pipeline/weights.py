@@ -139,7 +139,8 @@ def verify(names: Iterable[str] | None = None) -> list[Verdict]:
 
 
 def digests_of_backends(config: "CurationConfig") -> dict[str, str]:
-    """{model: sha256 over its files' names and digests} for the models of the configured backends.
+    """{model: sha256 over its files' names and digests} for the models of the configured backends, less
+    one that a file of the user's replaces.
 
     Read from the registry: nothing is loaded or downloaded. An unpinned file counts by the bytes that
     are in the cache, and as `unpinned` where there are none."""
@@ -148,7 +149,16 @@ def digests_of_backends(config: "CurationConfig") -> dict[str, str]:
         for section in type(config).model_fields
         if hasattr(getattr(config, section), "backend")
     }
-    return {name: _digest(weight) for name, weight in registry().items() if chosen & set(weight.used_by)}
+    replaced = {"syncnet_v2"} if config.sync.own_network else set()
+    needed = (weight for weight in registry().values() if chosen & set(weight.used_by))
+    return {weight.name: _digest(weight) for weight in needed if weight.name not in replaced}
+
+
+def digest_of_file(path: Path) -> str:
+    """sha256 of a user's own file. Raises WeightsUnavailable."""
+    if not path.is_file():
+        raise WeightsUnavailable(f"no file {path} on this machine; every node needs the same file there")
+    return _sha256(path)
 
 
 def digest_of_folder(folder: Path) -> str:

@@ -9,6 +9,7 @@ apart by the shapes of their inputs and outputs. A pack without 3D landmarks giv
 detector's five, and a rougher pose.
 """
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,6 +83,8 @@ def _load(pack: Pack) -> dict[str, Any]:
     import onnxruntime
     from insightface.app import FaceAnalysis
 
+    # insightface aligns faces by scikit-image's older name for it; every worker would say so.
+    warnings.filterwarnings("ignore", "`estimate` is deprecated", FutureWarning)
     here = onnxruntime.get_available_providers()
     providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in here]
     options = onnx.session_options()

@@ -17,7 +17,7 @@ import numpy as np
 
 from data_pipeline.models.lip_shape import INNER_GAP, LOWER_LIP, OUTER_GAP, WIDTH, LipShape
 from data_pipeline.models.speech_to_lips import lips_from_speech, speech_features, without_drift
-from data_pipeline.models.sync_score import SyncScore
+from data_pipeline.models.sync_score import SAMPLES_PER_FRAME, SyncScore, stretch, whole_frames
 
 NAME = "lip_correlation"
 
@@ -40,24 +40,30 @@ class LipCorrelation:
 
     name = NAME
 
-    def __init__(self) -> None:
+    def __init__(self, other_speech: np.ndarray) -> None:
+        """`other_speech`: (S,) int16 mono at 16 kHz, where decoys come from."""
         self._lips = LipShape()
+        self._other_speech = whole_frames(other_speech)
 
-    def score(self, faces: np.ndarray, audio: np.ndarray, decoys: Sequence[np.ndarray]) -> SyncScore:
+    def score(self, faces: np.ndarray, audio: np.ndarray, decoys: Sequence[int]) -> SyncScore:
         """
         faces: (F, 224, 224, 3) uint8 RGB at 25 fps, cropped as syncnet_python crops; F >= 25.
         audio: (S,) int16 mono at 16 kHz, of the same time as the faces.
-        decoys: other speech, like `audio` and at least as long.
+        decoys: frames of the other speech, where those begin that are compared.
 
         Raises ValueError for less than a second, LipsNotSeen where the mesh fits no face.
         """
         if len(faces) < MIN_FRAMES:
             raise ValueError(f"{len(faces)} frames are too short to compare: {MIN_FRAMES} are needed")
-        return score_lips(self._lips.measure(faces), audio, decoys)
+        starts = (frame * SAMPLES_PER_FRAME for frame in decoys)
+        sounds = [stretch(self._other_speech, start, len(audio)) for start in starts]
+        return score_lips(self._lips.measure(faces), audio, sounds)
 
 
 def score_lips(lips: np.ndarray, audio: np.ndarray, decoys: Sequence[np.ndarray]) -> SyncScore:
-    """(F, 4) lips as `LipShape.measure` gives them, against a sound. Without decoys `margin` is None."""
+    """(F, 4) lips as `LipShape.measure` gives them, against a sound, and decoys at least as long.
+
+    Without decoys `margin` is None."""
     from threadpoolctl import threadpool_limits
 
     # The last bits of a product of matrices depend on BLAS's threads, and products as small as these wait

@@ -1,7 +1,8 @@
 """SyncNet as a measure of lip sync: a clip's face crops and its sound in, a SyncScore out.
 
     faces (F, 224, 224, 3) RGB -> F - 5 windows of 5 frames      -> folded lip branch -> (F - 5, 1024)
-    audio (S,), and each decoy -> F - 5 windows of 20 MFCC frames -> audio branch     -> (F - 5, 1024)
+    audio (S,)                 -> F - 5 windows of 20 MFCC frames -> audio branch     -> (F - 5, 1024)
+    other speech, once         -> a window at each of its frames  -> audio branch     -> a decoy's are rows
                                                  -> sync_score of the clip, of each decoy -> margin
 
 The lip branch is nearly all of the work. Only its first kernel spans time, so 5 RGB frames are a picture
@@ -10,6 +11,7 @@ channels lie innermost, where pooling is ten times as fast as across planes.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +22,7 @@ from torch.nn.functional import conv2d, max_pool2d, relu_
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from data_pipeline.clip import ANALYSIS_RATE
-from data_pipeline.models.sync_score import SyncScore
+from data_pipeline.models.sync_score import SAMPLES_PER_FRAME, SyncScore, stretch, whole_frames
 from data_pipeline.models.syncnet import (
     FACE_PX,
     FPS,
@@ -36,25 +38,27 @@ from data_pipeline.models.syncnet import (
 LIP_BATCH = 8
 """Windows at a time: 1.5 MB of pixels each, 4.6 MB after the first layer, so that they stay in the cache."""
 AUDIO_BATCH = 32
-SAMPLES_PER_FRAME = ANALYSIS_RATE // FPS
 MIN_FRAMES = LIP_FRAMES + 1
 
 
 class SyncNetScorer:
     """`score` a clip; on `threads` CPU threads (all of the process's torch), or where `network` lies."""
 
-    name = WEIGHTS
-
-    def __init__(self, network: SyncNet, threads: int = 1) -> None:
+    def __init__(
+        self, network: SyncNet, other_speech: np.ndarray, threads: int = 1, name: str = WEIGHTS
+    ) -> None:
+        """`other_speech`: (S,) int16 mono at 16 kHz, where decoys come from; `name`: what rows say."""
+        self.name = name
+        self._other_speech = whole_frames(other_speech)
         torch.set_num_threads(threads)
         self._network = network.eval()
         self._lip = _FoldedLip(network)
 
-    def score(self, faces: np.ndarray, audio: np.ndarray, decoys: Sequence[np.ndarray]) -> SyncScore:
+    def score(self, faces: np.ndarray, audio: np.ndarray, decoys: Sequence[int]) -> SyncScore:
         """
         faces: (F, 224, 224, 3) uint8 RGB at 25 fps, cropped as syncnet_python crops; F >= 6.
         audio: (S,) int16 mono at 16 kHz, of the same time; the shorter of the two decides.
-        decoys: other speech, like `audio` and at least as long.
+        decoys: frames of the other speech, where those begin that are compared.
 
         Raises ValueError for other shapes, and where there is less than 0.24 s of either.
         """
@@ -63,9 +67,18 @@ class SyncNetScorer:
         own = sync_score(video, self.audio_features(audio, n_windows))
         margin = None
         if decoys:
-            others = [sync_score(video, self.audio_features(decoy, n_windows)) for decoy in decoys]
+            others = [sync_score(video, stretch(self._other_features, k, n_windows)) for k in decoys]
             margin = own.confidence - max(other.confidence for other in others)
         return SyncScore(float(own.offset), own.confidence, own.distance, margin)
+
+    @cached_property
+    def _other_features(self) -> np.ndarray:
+        """(F, 1024): of the windows that begin with each frame of the other speech, round its end.
+
+        25 windows a second, once: the decoys of a single clip of 10 s have more of them together."""
+        n_frames = len(self._other_speech) // SAMPLES_PER_FRAME
+        onwards = stretch(self._other_speech, 0, (n_frames + LIP_FRAMES) * SAMPLES_PER_FRAME)
+        return self.audio_features(onwards, n_frames)
 
     def video_features(self, faces: np.ndarray, n_windows: int) -> np.ndarray:
         """(F, 224, 224, 3) uint8 RGB -> (n_windows, 1024): of the windows that begin with frames 0, 1, ..."""
@@ -79,7 +92,6 @@ class SyncNetScorer:
         if len(audio) < (n_windows + LIP_FRAMES) * SAMPLES_PER_FRAME:
             needed_s = (n_windows + LIP_FRAMES) / FPS
             raise ValueError(f"a sound of {len(audio) / ANALYSIS_RATE:.2f} s; {needed_s:.2f} s are needed")
-        # Cut first: a decoy may be much longer than the clip.
         coefficients = mfcc(audio[: (n_windows + LIP_FRAMES) * SAMPLES_PER_FRAME])
         windows = np.lib.stride_tricks.sliding_window_view(coefficients, MFCC_FRAMES, axis=0)[::MFCC_STEP]
         with torch.inference_mode():

@@ -11,17 +11,20 @@ alone: it is within the measure's own error.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data_pipeline import weights
 from data_pipeline.clip import ANALYSIS_RATE, Clip, Word
 from data_pipeline.config import SyncConfig
-from data_pipeline.models.sync_score import SyncBackend, SyncScore
+from data_pipeline.models.sync_score import SyncBackend, SyncScore, decoy_frames
 from data_pipeline.stages.face_crops import CROP_FPS
 
+if TYPE_CHECKING:
+    from data_pipeline.models.syncnet import SyncNet
+
 DECOY_SPEECH, DECOY_FILE = "decoy-speech", "endgame_nagg_nell.wav"
-N_DECOYS = 5
 MIN_S = 1.0  # of picture and sound, to be compared at all
 
 Crops = Callable[[], Iterable[np.ndarray]]
@@ -36,14 +39,14 @@ class Sync:
 
     def setup(self) -> None:
         """Load the backend. Raises weights.WeightsUnavailable."""
-        self._backend = sync_backend(self._config)
         self._other_speech = read_speech(weights.fetch(DECOY_SPEECH) / DECOY_FILE)
+        self._backend = sync_backend(self._config, self._other_speech)
 
     def __call__(self, clip: Clip, crops: Crops) -> Clip:
         """Adds the fields under "sync"; where nothing can be compared, only the backend's name."""
         clip.sync_backend = self._backend.name
         clip.sync_shift_applied_s = 0.0
-        score = compared(clip, crops, self._backend, self._other_speech)
+        score = compared(clip, crops, self._backend, len(self._other_speech))
         if score is None:
             return clip
         clip.sync_offset_frames, clip.sync_confidence = score.offset_frames, score.confidence
@@ -51,8 +54,9 @@ class Sync:
         return shifted(clip, shift_s(score, self._config))
 
 
-def compared(clip: Clip, crops: Crops, backend: SyncBackend, other_speech: np.ndarray) -> SyncScore | None:
-    """The clip's lips against its sound; None where either is missing, too short, or not to be seen.
+def compared(clip: Clip, crops: Crops, backend: SyncBackend, n_other: int) -> SyncScore | None:
+    """The clip's lips against its sound and some of `n_other` samples of other speech; None where lips or
+    sound are missing, too short, or not to be seen.
 
     Crops are asked for only if there is something to compare them with."""
     from data_pipeline.models.lip_shape import LipsNotSeen
@@ -63,22 +67,34 @@ def compared(clip: Clip, crops: Crops, backend: SyncBackend, other_speech: np.nd
     if len(faces) < MIN_S * CROP_FPS:
         return None
     try:
-        return backend.score(faces, clip.audio, decoys(other_speech, str(clip.clip_id), len(clip.audio)))
+        return backend.score(faces, clip.audio, decoy_frames(str(clip.clip_id), n_other))
     except LipsNotSeen:
         return None
 
 
-def sync_backend(config: SyncConfig) -> SyncBackend:
-    """The configured measure, loaded. Raises weights.WeightsUnavailable."""
+def sync_backend(config: SyncConfig, other_speech: np.ndarray) -> SyncBackend:
+    """The configured measure, loaded; decoys come from `other_speech`. Raises weights.WeightsUnavailable."""
     if config.backend == "syncnet":
-        from data_pipeline.models import syncnet
+        from data_pipeline.models.syncnet import WEIGHTS
         from data_pipeline.models.syncnet_scorer import SyncNetScorer
 
-        folder = weights.fetch(syncnet.WEIGHTS)
-        return SyncNetScorer(syncnet.SyncNet.load(folder / syncnet.WEIGHTS_FILE))
+        name = f"syncnet:{config.own_network.name}" if config.own_network else WEIGHTS
+        return SyncNetScorer(load_syncnet(config), other_speech, name=name)
     from data_pipeline.models.lip_correlation import LipCorrelation
 
-    return LipCorrelation()
+    return LipCorrelation(other_speech)
+
+
+def load_syncnet(config: SyncConfig) -> "SyncNet":
+    """The published network, or the user's own. Raises weights.WeightsUnavailable."""
+    from data_pipeline.models import syncnet
+
+    if config.own_network is None:
+        return syncnet.SyncNet.load(weights.fetch(syncnet.WEIGHTS) / syncnet.WEIGHTS_FILE)
+    try:
+        return syncnet.SyncNet.load(config.own_network)
+    except (OSError, ValueError) as error:
+        raise weights.WeightsUnavailable(f"sync.syncnet.weights: {error}") from error
 
 
 def read_speech(path: Path) -> np.ndarray:
@@ -86,14 +102,6 @@ def read_speech(path: Path) -> np.ndarray:
     from data_pipeline import media
 
     return media.read_audio(path)
-
-
-def decoys(speech: np.ndarray, clip_id: str, n_samples: int) -> list[np.ndarray]:
-    """N_DECOYS stretches of `speech`, each (n_samples,), round its end; where they begin follows from the
-    clip's name, so that a clip always has the same ones."""
-    first = int(clip_id, 16) % len(speech)
-    starts = (first + number * len(speech) // N_DECOYS for number in range(N_DECOYS))
-    return [np.take(speech, np.arange(start, start + n_samples), mode="wrap") for start in starts]
 
 
 def shift_s(score: SyncScore, config: SyncConfig) -> float:

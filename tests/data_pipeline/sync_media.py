@@ -14,11 +14,11 @@ from data_pipeline.config import FacesConfig, SegmentConfig
 from data_pipeline.demo import make_sources
 from data_pipeline.models.lip_correlation import score_lips
 from data_pipeline.models.lip_shape import LipShape
-from data_pipeline.models.sync_score import SyncScore
+from data_pipeline.models.sync_score import SAMPLES_PER_FRAME, SyncScore, decoy_frames, stretch
 from data_pipeline.stages.face_crops import face_crops
 from data_pipeline.stages.faces import Faces
 from data_pipeline.stages.segment import probe_source, segment
-from data_pipeline.stages.sync import DECOY_FILE, DECOY_SPEECH, decoys, read_speech
+from data_pipeline.stages.sync import DECOY_FILE, DECOY_SPEECH, read_speech
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
 IN_SYNC = (
@@ -55,7 +55,9 @@ def delayed(sound: np.ndarray, late_ms: int, rate: int = ANALYSIS_RATE) -> np.nd
 def scored(clip: LipsAndSound, late_ms: int) -> SyncScore:
     """The score of the clip with its sound that much later."""
     sound = clip.sound(late_ms)
-    return score_lips(clip.lips, sound, decoys(_other_speech(), clip.clip_id, len(sound)))
+    other = _other_speech()
+    starts = (frame * SAMPLES_PER_FRAME for frame in decoy_frames(clip.clip_id, len(other)))
+    return score_lips(clip.lips, sound, [stretch(other, start, len(sound)) for start in starts])
 
 
 def demo_clips(folder: Path, names: list[str]) -> Iterator[tuple[str, LipsAndSound]]:

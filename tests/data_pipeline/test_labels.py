@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.cli import main
 from data_pipeline.config import FiltersConfig
 from data_pipeline.dataset import Dataset
 from data_pipeline.labels import LABELS, LabelsError, check_labels, no_labels, read_labels, united
@@ -120,6 +121,34 @@ def test_labels_survive_later_packs_without_their_file(tmp_path, media) -> None:
     assert {*again.places()} == {ids[0], ids[1]}
     assert again.labels().num_rows == 3
     assert list(verify(again)) == []
+
+
+def test_verify_finds_labels_that_were_changed_or_are_gone(tmp_path, media) -> None:
+    root = tmp_path / "dataset"
+    (clip_id,) = add_source(root, media, "a.mp4", {"person": 1})
+    write_listing(root, "a.mp4")
+    pack(config_of(root), labels=read_labels(labels(tmp_path, f"{clip_id},keep")))
+    assert list(verify(Dataset.open(root))) == []
+    (path,) = (root / "labels").iterdir()
+    path.write_bytes(path.read_bytes() + b"more")
+    (problem,) = verify(Dataset.open(root))
+    assert problem.startswith(f"labels/{path.name}: its sha256 is ")
+    path.unlink()
+    assert list(verify(Dataset.open(root))) == [f"labels/{path.name}: missing"]
+
+
+def test_the_command_applies_the_labels_that_its_preview_spoke_of(tmp_path, media, capsys) -> None:
+    root = tmp_path / "dataset"
+    ids = add_source(root, media, "a.mp4", {"person": 1}, {"person": 2})
+    write_listing(root, "a.mp4")
+    pack(config_of(root))
+    refilter = ["dataset", "refilter", str(root), "--labels", str(labels(tmp_path, f"{ids[0]},drop"))]
+    assert main(refilter) == 0
+    assert {*Dataset.open(root).places()} == {*ids}
+    assert main([*refilter, "--apply"]) == 0
+    assert capsys.readouterr().out.endswith("version 2\n")
+    assert {*Dataset.open(root).places()} == {ids[1]}
+    assert Dataset.open(root).labels()["clip_id"].to_pylist() == [ids[0]]
 
 
 def test_a_label_that_changes_nothing_yet_is_remembered(tmp_path, media) -> None:

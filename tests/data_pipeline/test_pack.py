@@ -20,48 +20,19 @@ from data_pipeline.config import CurationConfig, load_config
 from data_pipeline.dataset import MANIFEST, Dataset, DatasetError
 from data_pipeline.explain import explain
 from data_pipeline.ledger import LISTING, Ledger, listing_path
-from data_pipeline.media import encode_clip
 from data_pipeline.pack import PackError, pack
 from data_pipeline.refilter import preview, with_filters
 from data_pipeline.shards import file_sha256
 from data_pipeline.show import lines_of_preview, show
 from data_pipeline.verify import verify
-from tests.data_pipeline.makers import write_video
+from tests.data_pipeline.packed import N_FRAMES, encoded
 from tests.data_pipeline.rows import GOOD
-
-N_FRAMES = 25
 
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory) -> Path:
     """One encoded clip of a second, as encode leaves it."""
-    folder = tmp_path_factory.mktemp("media")
-    source = write_video(
-        folder / "source.mp4",
-        n_frames=40,
-        size=(128, 96),
-        sound=np.zeros((80_000, 1), np.int16),
-    )
-    encode_clip(
-        source,
-        folder / "clip.mp4",
-        folder / "clip.flac",
-        start_s=0.0,
-        end_s=1.0,
-        crop=(0, 0, 96, 96),
-        size=(96, 96),
-        fps=25.0,
-        crf=23,
-        preset="ultrafast",
-    )
-    np.savez(
-        folder / "clip.npz",
-        boxes=np.zeros((N_FRAMES, 4), np.float32),
-        landmarks=np.zeros((N_FRAMES, 5, 2), np.float32),
-        identity=np.ones(4, np.float32),
-        identity_backend="test",
-    )
-    return folder
+    return encoded(tmp_path_factory.mktemp("media"), person=1)
 
 
 def config_of(root: Path, *overrides: str) -> CurationConfig:
@@ -328,6 +299,14 @@ def test_verify_finds_a_damaged_byte_a_missing_shard_and_a_truncated_one(root) -
     assert "missing" in "\n".join(verify(Dataset.open(root)))
 
 
+def vouch_for(root: Path, shard: Path) -> None:
+    """Have the version name the digest that a shard has now."""
+    path = root / "versions" / "1.json"
+    state = json.loads(path.read_text())
+    state["shards"] = {shard.name: file_sha256(shard)}
+    path.write_text(json.dumps(state))
+
+
 def test_verify_looks_inside_even_where_digests_agree(root) -> None:
     pack(config_of(root))
     (shard,) = (root / "shards").glob("*.tar")
@@ -336,13 +315,40 @@ def test_verify_looks_inside_even_where_digests_agree(root) -> None:
     damage = bytearray(shard.read_bytes())
     damage[member.offset_data : member.offset_data + member.size] = b"\0" * member.size
     shard.write_bytes(damage)
-    path = root / "versions" / "1.json"
-    state = json.loads(path.read_text())
-    state["shards"] = {shard.name: file_sha256(shard)}
-    path.write_text(json.dumps(state))
+    vouch_for(root, shard)
     problems = "\n".join(verify(Dataset.open(root)))
     assert "does not decode" in problems
     assert member.name.split(".")[0] in problems
+
+
+def test_verify_finds_a_sample_that_the_manifest_does_not_name(root) -> None:
+    pack(config_of(root))
+    (shard,) = (root / "shards").glob("*.tar")
+    with tarfile.open(shard, "a") as tar:
+        stray = tarfile.TarInfo("0123456789abcdef.mp4")
+        stray.size = 2 * tarfile.RECORDSIZE
+        tar.addfile(stray, io.BytesIO(bytes(stray.size)))
+    vouch_for(root, shard)
+    assert "bytes belong to no clip of the manifest" in "\n".join(verify(Dataset.open(root)))
+
+
+def test_a_shard_with_the_longest_end_that_tar_writes_is_whole(tmp_path, media) -> None:
+    """Two empty blocks of which the second one begins a record: that record is padded, too."""
+    root, other = tmp_path / "dataset", tmp_path / "other"
+    for folder in (root, other):
+        add_source(folder, media, "a.mp4", {})
+        write_listing(folder, "a.mp4")
+    pack(config_of(root))
+    (place,) = Dataset.open(root).places().values()
+    more = (tarfile.RECORDSIZE - tarfile.BLOCKSIZE - place.size) % tarfile.RECORDSIZE
+    (video,) = (other / "measured").rglob("*.mp4")
+    free_box = more.to_bytes(4, "big") + b"free" + bytes(max(more - 8, 0))
+    video.write_bytes(video.read_bytes() + (free_box if more else b""))
+    pack(config_of(other))
+    (place,) = Dataset.open(other).places().values()
+    size = (other / "shards" / place.shard).stat().st_size
+    assert size - place.size == tarfile.RECORDSIZE + tarfile.BLOCKSIZE
+    assert list(verify(Dataset.open(other))) == []
 
 
 def test_a_dataset_of_another_schema_is_refused_in_words(root) -> None:

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,7 @@ def packed(tmp_path_factory, media) -> tuple[Path, dict[str, list[str]]]:
         feature.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(shard, feature)
     (root / "shards" / ".train-000000.1").write_bytes((media[ALICE] / "clip.mp4").read_bytes())
+    shutil.copy(root / "measured" / "sources.parquet", root / "measured" / ".sources.parquet.0a1b2c3d")
     return root, ids
 
 
@@ -89,6 +91,15 @@ def traces_of_alice(ids: dict[str, list[str]], media: dict[int, Path], *names: s
     texts = [*clips, *names, *(sha256_of(Path(name).name) for name in names), "Liddell"]
     others = [(media[BOB] / f"clip{suffix}").read_bytes() for suffix in (".mp4", ".flac")]
     return Traces(texts, [*blobs, thumbnail(ALICE)], face(ALICE), [*others, thumbnail(BOB)])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A purge, what it must leave nothing of, and the clips that must be left."""
+
+    arguments: list[str]
+    traces: Traces
+    left: set[str]
 
 
 def traces_of_source(ids: dict[str, list[str]]) -> Traces:
@@ -108,7 +119,15 @@ def identity_of(root: Path, clip_id: str) -> str:
 def test_the_search_finds_what_there_is_to_find(packed, media) -> None:
     root, ids = packed
     found = "\n".join(leaks(root, traces_of_alice(ids, media, "/videos/alice.mp4")))
-    for where in ("measured/", "shards/train", "shards/.train", "features/", "manifest/", "identities/"):
+    for where in (
+        "measured/",
+        "shards/train",
+        "shards/.train",
+        "measured/.sources",
+        "features/",
+        "manifest/",
+        "identities/",
+    ):
         assert where in found
     for what in ("report.html/base64", "an embedding", "labels/", ".npz/identity: an embedding", "pilot"):
         assert what in found
@@ -248,40 +267,58 @@ def test_a_picture_of_the_face_finds_the_person(packed, root, tmp_path, capsys) 
     assert "1 clips hold no measured face" in said
 
 
-def changes_of(root: Path, number: int) -> subprocess.CompletedProcess[bytes]:
-    """The purge of Alice's source in a process that dies before its change of this number."""
-    purge_it = ["dataset", "purge", str(root), "--source", "/videos/alice.mp4", "--yes"]
-    command = [sys.executable, "-m", "tests.data_pipeline.killed_purge", str(number), *purge_it]
-    return subprocess.run(command, capture_output=True, timeout=120)
+def asked_for(packed: tuple[Path, dict[str, list[str]]], media: dict[int, Path], what: str) -> Asked:
+    """A purge of Alice's source, or of Alice."""
+    root, ids = packed
+    if what == "source":
+        left = {ids["both"][0], ids["bob"][0]}
+        return Asked(["--source", "/videos/alice.mp4", "--yes"], traces_of_source(ids), left)
+    traces = traces_of_alice(ids, media, "/videos/alice.mp4", "/videos/other name.mp4")
+    return Asked(["--identity", identity_of(root, ids["alice"][0]), "--yes"], traces, {ids["bob"][0]})
 
 
-def check_kill(packed: tuple[Path, dict[str, list[str]]], root: Path, number: int) -> bool:
+def killed_at(root: Path, number: int, arguments: list[str]) -> subprocess.CompletedProcess[bytes]:
+    """A purge in a process that dies before its change of this number."""
+    command = [sys.executable, "-m", "tests.data_pipeline.killed_purge", str(number)]
+    purge_it = ["dataset", "purge", str(root), *arguments]
+    return subprocess.run([*command, *purge_it], capture_output=True, timeout=120)
+
+
+def finished(root: Path) -> list[bool]:
+    """Of every audit record, whether the purge was carried out."""
+    records = [json.loads(path.read_text()) for path in (root / "audit").glob("*.json")]
+    return [record["finished"] is not None for record in records]
+
+
+def check_kill(asked: Asked, root: Path, number: int) -> bool:
     """Whether the process was killed; what it left goes on with the same command."""
-    done = changes_of(root, number)
+    done = killed_at(root, number, asked.arguments)
     killed = done.returncode == -signal.SIGKILL
     assert killed or done.returncode == 0, done.stderr.decode()
-    between = Dataset.open(root)
-    assert between.version.version in (3, 4)
-    again = purge(root, "--source", "/videos/alice.mp4", "--yes")
-    assert again == (0 if killed else 2)
-    assert leaks(root, traces_of_source(packed[1])) == []
-    assert Dataset.open(root).version.version == 4
-    assert list(verify(Dataset.open(root))) == []
+    assert Dataset.open(root).version.version in (3, 4)
+    was_finished = finished(root) == [True]  # then the same command finds nothing, which is status 2
+    assert killed or was_finished
+    assert purge(root, *asked.arguments) == (2 if was_finished else 0)
+    assert leaks(root, asked.traces) == []
+    dataset = Dataset.open(root)
+    assert dataset.versions() == [dataset.version.version] == [4]
+    assert {*dataset.places()} == asked.left
+    assert list(verify(dataset)) == []
     assert "Liddell" not in (root / "report.html").read_text()
-    (record,) = (root / "audit").glob("*.json")
-    assert json.loads(record.read_text())["finished"] is not None
+    assert finished(root) == [True]
     return killed
 
 
-def test_a_purge_that_was_killed_goes_on_with_the_same_command(packed, root) -> None:
-    assert check_kill(packed, root, 14)
+def test_a_purge_that_was_killed_goes_on_with_the_same_command(packed, media, root) -> None:
+    assert check_kill(asked_for(packed, media, "source"), root, 14)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_it_goes_on_wherever_it_was_killed(packed, tmp_path) -> None:
-    number = 1
-    while check_kill(packed, Path(shutil.copytree(packed[0], tmp_path / str(number))), number):
+@pytest.mark.parametrize("what", ["source", "identity"])
+def test_it_goes_on_wherever_it_was_killed(packed, media, tmp_path, what) -> None:
+    asked, number = asked_for(packed, media, what), 1
+    while check_kill(asked, Path(shutil.copytree(packed[0], tmp_path / str(number))), number):
         number += 1
     assert number > 20
 

@@ -6,6 +6,16 @@ and `.denoiser`, which predicts the velocity of noisy latents. Read `block.py` f
 """
 
 from training.model.config import PRESETS, AudioConditionConfig, FaceConditionConfig, ModelConfig
+from training.model.loading import LoadReport, load_checkpoint, load_model
 from training.model.portrait import PortraitModel
 
-__all__ = ["PRESETS", "AudioConditionConfig", "FaceConditionConfig", "ModelConfig", "PortraitModel"]
+__all__ = [
+    "PRESETS",
+    "AudioConditionConfig",
+    "FaceConditionConfig",
+    "LoadReport",
+    "ModelConfig",
+    "PortraitModel",
+    "load_checkpoint",
+    "load_model",
+]

@@ -73,8 +73,11 @@ class Block(nn.Module):
         video_attention, video_feed, text_attention, text_feed = (pieces[i : i + 3] for i in (0, 3, 6, 9))
 
         tokens = self._modulated(self.attention_norm, text, video, text_attention, video_attention)
-        attended = self.attention(tokens, layout.cos, layout.sin, conditions.reference, layout.shares)
-        text, video = _add_gated(text, video, attended, text_attention, video_attention)
+        looks_at = (layout.cos, layout.sin, conditions.reference, layout.shares)
+        # No name for what attention gives: it would be held until the feed-forward is done.
+        text, video = _add_gated(
+            text, video, self.attention(tokens, *looks_at), text_attention, video_attention
+        )
 
         first_frame = (self.attention, layout.frame_cos, layout.frame_sin)
         if conditions.face is not None:
@@ -112,7 +115,7 @@ class Block(nn.Module):
 
 
 def _modulate(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return tokens * (1 + scale) + shift
+    return torch.addcmul(shift, tokens, 1 + scale)  # tokens * (1 + scale) + shift in one pass
 
 
 def _add_gated(

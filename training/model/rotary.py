@@ -15,7 +15,7 @@ BASE = 10_000.0
 
 
 def rotary_tables(axes: Sequence[Tensor], head_dim: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, each (T * h * w, head_dim) float32, of the grid that three axes span: (T,), (h,), (w,).
+    """Cosines and sines, each (T * h * w, head_dim) float32, of the grid of three axes: (T,), (h,), (w,).
 
     Positions may be fractions. Order: frame, row, column.
     """
@@ -41,8 +41,9 @@ def _angles(positions: Tensor, channels: int) -> Tensor:
 def rotate(tokens: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Tokens (..., N, head_dim) turned by tables that broadcast to them; float32 inside, dtype kept."""
     first, second = tokens.float().unflatten(-1, (-1, 2)).unbind(-1)
-    across = torch.stack([-second, first], dim=-1).flatten(-2)
-    return (tokens.float() * cos + across * sin).to(tokens.dtype)
+    cos, sin = cos[..., ::2], sin[..., ::2]  # both channels of a pair have the same
+    turned = torch.stack([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    return turned.flatten(-2).to(tokens.dtype)
 
 
 class RotaryTables(nn.Module):

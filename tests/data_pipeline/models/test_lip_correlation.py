@@ -86,7 +86,7 @@ def test_the_same_clip_has_the_same_score() -> None:
 def test_less_than_a_second_is_refused() -> None:
     faces = np.zeros((MIN_FRAMES - 1, 224, 224, 3), np.uint8)
     with pytest.raises(ValueError, match="24 frames are too short"):
-        LipCorrelation().score(faces, np.zeros(ANALYSIS_RATE, np.int16), [])
+        LipCorrelation(np.zeros(ANALYSIS_RATE, np.int16)).score(faces, np.zeros(ANALYSIS_RATE, np.int16), [])
 
 
 def test_of_a_short_clip_half_is_compared_at_any_lag() -> None:

@@ -12,7 +12,7 @@ from data_pipeline import weights
 from data_pipeline.models.sync_score import SyncBackend
 from data_pipeline.models.syncnet import MAX_SHIFT, WEIGHTS, WEIGHTS_FILE, SyncNet, mfcc, sync_score
 from data_pipeline.models.syncnet_scorer import SyncNetScorer, count_windows
-from tests.data_pipeline.filled import agrees_with, fill, golden, golden_facts
+from tests.filled import agrees_with, fill, golden, golden_facts
 
 SHARED = Path(__file__).parents[4] / "shared" / "golden" / "syncnet" / "branches.safetensors"
 SCORED = ["random", "shift3", "shift-7", "short"]
@@ -25,7 +25,7 @@ def network() -> SyncNet:
 
 @pytest.fixture(scope="module")
 def scorer(network: SyncNet) -> SyncNetScorer:
-    return SyncNetScorer(network)
+    return SyncNetScorer(network, golden("syncnet/evaluate")["wav_int16"][::-1])
 
 
 @pytest.fixture(scope="module")
@@ -229,19 +229,24 @@ def test_the_folded_lip_branch_is_the_lip_branch(scorer, network, clip):
     assert deviation(found, expected.numpy()) < 1e-5
 
 
-def test_the_margin_is_over_the_best_decoy(scorer, clip):
-    faces, audio = clip
-    faces, audio = faces[:9], audio[: 9 * 640]
-    decoys = [clip[1][::-1], clip[1][3200:]]  # longer than the clip
-    alone = [scorer.score(faces, sound, []) for sound in (audio, *decoys)]
-    found = scorer.score(faces, audio, decoys)
+def test_the_margin_is_over_the_best_decoy_which_may_go_round_the_end_of_the_other_speech(scorer, clip):
+    faces, audio = clip[0][:24], clip[1][: 24 * 640]
+    other = clip[1][::-1][: 30 * 640]
+    found = scorer.score(faces, audio, [3, 20])
+    video = scorer.video_features(faces, 19)
+    sounds = (audio, other[3 * 640 :], np.roll(other, -20 * 640))
+    own, *others = (sync_score(video, scorer.audio_features(sound, 19)) for sound in sounds)
     assert (found.offset_frames, found.confidence, found.distance) == (
-        alone[0].offset_frames,
-        alone[0].confidence,
-        alone[0].distance,
+        own.offset,
+        own.confidence,
+        own.distance,
     )
-    assert found.margin == found.confidence - max(alone[1].confidence, alone[2].confidence)
-    assert alone[0].margin is None
+    best = max(other.confidence for other in others)  # but for the sample before the cut, which MFCC look at
+    assert found.margin == pytest.approx(own.confidence - best, rel=0.02)
+
+
+def test_without_a_decoy_there_is_no_margin(scorer, clip):
+    assert scorer.score(clip[0][:6], clip[1], []).margin is None
 
 
 def test_what_is_too_short_or_no_face_crop_is_refused_in_words(scorer, clip):
@@ -249,7 +254,7 @@ def test_what_is_too_short_or_no_face_crop_is_refused_in_words(scorer, clip):
     with pytest.raises(ValueError, match=r"5 frames and 1\.21 s of sound are too short"):
         scorer.score(faces[:5], audio, [])
     with pytest.raises(ValueError, match=r"a sound of 0\.10 s; 0\.32 s are needed"):
-        scorer.score(faces[:8], audio, [audio[:1600]])
+        scorer.audio_features(audio[:1600], 3)
     with pytest.raises(ValueError, match=r"not uint8 \(F, 224, 224, 3\)"):
         scorer.score(faces[:8].astype(np.float32), audio, [])
 

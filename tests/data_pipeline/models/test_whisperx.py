@@ -3,6 +3,7 @@
 What a measurement depends on is tested without it.
 """
 
+import json
 import os
 import signal
 import threading
@@ -19,12 +20,16 @@ from data_pipeline import weights
 from data_pipeline.actors import Item, Listen, packed, unpacked
 from data_pipeline.clip import Clip, Reason
 from data_pipeline.config import CurationConfig, WhisperXConfig, load_config
+from data_pipeline.dataset import Dataset
+from data_pipeline.demo import make_sources
 from data_pipeline.models import whisper
 from data_pipeline.models.transcript import Transcript
 from data_pipeline.models.whisperx import WhisperX
 from data_pipeline.models.whisperx_environment import EnvironmentMissing, python
 from data_pipeline.sources import Source
 from data_pipeline.stages.speech import Speech
+from data_pipeline.verify import verify
+from tests.cluster.test_curation import hallo3
 from tests.data_pipeline.models.whisperx_models import filled_aligner, multilingual
 from tests.data_pipeline.sounds import OPENING, OPENING_S, noise, read_aloud, silence
 
@@ -169,6 +174,38 @@ def test_the_stage_adds_what_whisperx_heard_and_says_who_it_was(aligner: str, tm
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_dataset_is_curated_with_whisperx_on_real_ray(aligner: str, tmp_path: Path) -> None:
+    sources = make_sources(tmp_path / "videos", only=["astronaut.mp4", "upright.mov"])
+    dataset = curated(tmp_path, tiny_en(), aligner)
+    rows = {Path(row["source_uris"][0]).name: row for row in dataset.manifest().to_pylist()}
+    assert list(verify(dataset)) == []
+    for source in sources:
+        row = rows[source.name]
+        assert row["status"] == "kept"
+        assert row["speech_backend"].endswith("+whisperx:whisper-tiny-en")
+        assert row["language"] is None
+        facts = json.loads(dataset.sample_of(row["clip_id"])[f"{row['clip_id']}.json"])
+        assert plain(facts["transcript"]) == plain(source.words)
+        assert [plain(word["text"]) for word in facts["words"]] == [[word] for word in plain(source.words)]
+        times_s = [time_s for word in facts["words"] for time_s in (word["start_s"], word["end_s"])]
+        assert times_s == sorted(times_s)
+        assert times_s[0] >= 0
+        assert times_s[-1] <= facts["end_s"] - facts["start_s"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_dataset_knows_the_language_that_a_multilingual_model_hears(aligner: str, tmp_path: Path) -> None:
+    make_sources(tmp_path / "videos", only=["upright.mov"])
+    dataset = curated(tmp_path, str(multilingual(tmp_path / "model", hears_english=True)), aligner)
+    (row,) = dataset.manifest().to_pylist()
+    assert (row["status"], row["language"]) == ("kept", "en")
+    assert row["language_probability"] > 0.9
+    assert row["n_words"] > 3
+
+
+@pytest.mark.slow
 def test_a_transcriber_that_dies_costs_the_clip_in_hand_and_no_other(environment: None) -> None:
     listen = Listen(curation(model=tiny_en(), align_models={}))
     threading.Thread(target=kill_when_busy, args=(psutil.Process(child_pid()),), daemon=True).start()
@@ -226,6 +263,16 @@ def curation(timeout_s: float = 300, compute_type: str = "int8", **whisperx: Any
     given = {"device": "cpu", "compute_type": compute_type} | whisperx
     overrides = [f"speech.whisperx.{key}={value!r}" for key, value in given.items()]
     return embedded("speech.backend=whisperx", f"limits.transcribe_timeout_s={timeout_s}", *overrides)
+
+
+def curated(folder: Path, model: str, aligner: str) -> Dataset:
+    """A dataset of the videos in `folder`/videos, as the command makes it."""
+    models = {"model": model, "align_models": f"{{en: {aligner}}}", "device": "cpu", "compute_type": "int8"}
+    whisperx = [f"speech.whisperx.{key}={value}" for key, value in models.items()]
+    given = [f"sources={folder / 'videos'}", f"output={folder / 'dataset'}", "speech.backend=whisperx"]
+    done = hallo3("curate", "demo", *given, *whisperx)
+    assert done.returncode == 0, done.stderr
+    return Dataset.open(folder / "dataset")
 
 
 def embedded(*overrides: str) -> CurationConfig:

@@ -15,10 +15,10 @@ from data_pipeline.demo import make_sources
 from data_pipeline.demo.speech import RATE
 from data_pipeline.demo.video import write_video
 from data_pipeline.models.lip_correlation import LipCorrelation
-from data_pipeline.models.sync_score import SyncScore
+from data_pipeline.models.sync_score import N_DECOYS, SyncScore, decoy_frames, stretch
 from data_pipeline.stages.encode import encode
 from data_pipeline.stages.face_crops import face_crops
-from data_pipeline.stages.sync import N_DECOYS, Sync, compared, decoys, moved, shift_s, shifted
+from data_pipeline.stages.sync import Sync, compared, moved, shift_s, shifted
 from tests.data_pipeline.sync_media import delayed, tracked_clips
 
 CONFIG = SyncConfig()
@@ -84,13 +84,16 @@ def test_a_dropped_word_leaves_the_transcript_too() -> None:
 # --- what is compared
 
 
-def test_decoys_are_as_long_as_the_clip_and_always_the_same() -> None:
-    speech = np.arange(1000, dtype=np.int16)
-    first = decoys(speech, "0123456789abcdef", 1500)
-    assert [len(decoy) for decoy in first] == [1500] * N_DECOYS
-    assert len({int(decoy[0]) for decoy in first}) == N_DECOYS
-    assert all(map(np.array_equal, first, decoys(speech, "0123456789abcdef", 1500)))
-    assert not np.array_equal(first[0], decoys(speech, "1123456789abcdee", 1500)[0])
+def test_decoys_of_a_clip_are_always_the_same_and_begin_all_over_the_speech() -> None:
+    first = decoy_frames("0123456789abcdef", 1000 * 640)
+    assert len(first) == N_DECOYS
+    assert np.diff(np.sort(first)).tolist() == pytest.approx([200] * (N_DECOYS - 1), abs=1)
+    assert first == decoy_frames("0123456789abcdef", 1000 * 640)
+    assert first != decoy_frames("1123456789abcdee", 1000 * 640)
+
+
+def test_a_decoy_goes_on_where_the_speech_begins() -> None:
+    assert stretch(np.arange(5), 3, 9).tolist() == [3, 4, 0, 1, 2, 3, 4, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +107,7 @@ def test_decoys_are_as_long_as_the_clip_and_always_the_same() -> None:
     ids=["no sound", "hardly any sound", "no track", "no face in the track"],
 )
 def test_a_clip_without_face_or_sound_is_not_decoded_again(fields) -> None:
-    assert compared(a_face(**fields), never, LipCorrelation(), np.zeros(10, np.int16)) is None
+    assert compared(a_face(**fields), never, LipCorrelation(np.zeros(640, np.int16)), 640) is None
 
 
 def test_crops_that_show_no_face_leave_sync_unmeasured_and_are_no_failure() -> None:
@@ -123,8 +126,8 @@ def test_either_backend_is_asked_for_the_same_clip_in_the_same_way() -> None:
     random = np.random.default_rng(0)
     speech = random.integers(-3000, 3000, 4 * ANALYSIS_RATE).astype(np.int16)
     faces = random.integers(0, 255, (25, 224, 224, 3)).astype(np.uint8)
-    backend = SyncNetScorer(SyncNet())
-    score = compared(a_face(audio=speech[:ANALYSIS_RATE]), lambda: [faces], backend, speech)
+    backend = SyncNetScorer(SyncNet(), speech)
+    score = compared(a_face(audio=speech[:ANALYSIS_RATE]), lambda: [faces], backend, len(speech))
     assert score is not None
     assert score.offset_frames == int(score.offset_frames)
     assert score.margin is not None
