@@ -123,6 +123,7 @@ def _add_gated(
 ) -> tuple[Tensor, Tensor]:
     """Residual connections: what attention or feed-forward gave, times the gate."""
     text_update, video_update = update.split([text.shape[1], update.shape[1] - text.shape[1]], dim=1)
-    return text + of_text[2] * text_update, video + (of_video[2] * video_update).unflatten(
-        1, video.shape[1:3]
+    video_update = video_update.unflatten(1, video.shape[1:3])
+    return torch.addcmul(text, of_text[2], text_update), torch.addcmul(
+        video, of_video[2][:, None], video_update
     )
