@@ -23,20 +23,20 @@ def facts(name: str) -> dict[str, Any]:
     return json.loads((NET / f"{name}.config.json").read_text())
 
 
+def backbone_sizes(given: dict[str, Any]) -> dict[str, int]:
+    """What the recorded sizes are in ModelConfig's words, but for face and audio."""
+    same = "num_layers num_heads head_dim time_embed_dim text_dim text_length latent_height latent_width"
+    return {name: given[name] for name in same.split()} | {
+        "latent_frames": (given["num_frames"] - 1) // 4 + 1
+    }
+
+
 def golden_config(name: str, stage: int) -> ModelConfig:
     """The sizes of a set; stage 1 has no audio."""
     given = facts(name)
     audio = given["audio"]
     return ModelConfig(
-        num_layers=given["num_layers"],
-        num_heads=given["num_heads"],
-        head_dim=given["head_dim"],
-        time_embed_dim=given["time_embed_dim"],
-        text_dim=given["text_dim"],
-        text_length=given["text_length"],
-        latent_frames=(given["num_frames"] - 1) // 4 + 1,
-        latent_height=given["latent_height"],
-        latent_width=given["latent_width"],
+        **backbone_sizes(given),
         audio=AudioConditionConfig(
             window=audio["window"],
             layers=audio["blocks"],

@@ -4,30 +4,19 @@ python -m tests.training.peak_of_convert SOURCE OUTPUT
 """
 
 import sys
-import threading
 from pathlib import Path
 
 import torch
 
-from tests.training.model.weights_in_little_memory import status
+from tests.training.own_memory import watched
 from training.convert import convert
 
 
 def main(source: Path, output: Path) -> None:
     torch.set_num_threads(1)
-    before = status("RssAnon")
-    peak, done = [before], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.002):
-            peak.append(status("RssAnon"))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    convert(source, output, to="upstream", dtype=torch.float32, shard_bytes=40_000_000)
-    done.set()
-    watcher.join()
-    print(max(peak) - before)
+    with watched() as growth:
+        convert(source, output, to="upstream", dtype=torch.float32, shard_bytes=40_000_000)
+    print(growth.most)
 
 
 if __name__ == "__main__":

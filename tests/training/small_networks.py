@@ -1,5 +1,7 @@
 """A model small enough for a test, with every part of it open, and inputs for it."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,11 @@ SIZES = ModelConfig(
     audio=AudioConditionConfig(window=3, layers=2, channels=8, hidden=16, tokens=4, dim=16),
     face=FaceConditionConfig(embedding_dim=16, dim=16),
 )
+
+
+def sized(**changed: Any) -> ModelConfig:
+    """SIZES with other settings."""
+    return ModelConfig(**(SIZES.model_dump() | changed))
 
 
 def filled_model(config: ModelConfig = SIZES) -> PortraitModel:

@@ -11,6 +11,7 @@ from training.model.block import BlockConditions
 from training.model.checks import check_tensor, check_timesteps
 from training.model.conditioning import AudioProjector, FaceProjector
 from training.model.config import ModelConfig
+from training.model.positions import checked_grid
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,10 @@ class PreparedConditions:
     """(B, L, D)"""
     blocks: list[BlockConditions]
     """Keys and values, a block."""
+    frames: int | None
+    """Latent frames that the audio is for; None: no audio, any number."""
+    patches: int
+    """Reference tokens: those of one latent frame."""
 
 
 class Denoiser(Backbone):
@@ -59,7 +64,8 @@ class Denoiser(Backbone):
             ValueError: an argument of another shape, dtype or device than the model's.
         """
         self._check_latents(noisy, timesteps, image_condition)
-        self._check_conditions(text, reference, face, audio, len(noisy), noisy.shape[1])
+        patches = self._own_patches(noisy)
+        self._check_conditions(text, reference, face, audio, len(noisy), noisy.shape[1], patches)
         blocks = self._conditions(reference, face, audio)
         latents = torch.cat([noisy, image_condition], dim=2)
         return self.predict(latents, timesteps, self.embed_text(text), blocks)
@@ -68,17 +74,18 @@ class Denoiser(Backbone):
         self, text: Tensor, *, reference: Sequence[Tensor], face: Tensor, audio: Tensor | None = None
     ) -> PreparedConditions:
         """What the conditions come to in every block, once for all steps; arguments as `forward`'s."""
-        frames = audio.shape[1] // 4 + 1 if isinstance(audio, Tensor) and audio.ndim > 1 else 1
-        self._check_conditions(text, reference, face, audio, len(text), frames)
+        frames = audio.shape[1] // 4 + 1 if isinstance(audio, Tensor) and audio.ndim > 1 else None
+        self._check_conditions(text, reference, face, audio, len(text), frames or 1, "patches")
         conditions = self._conditions(reference, face, audio)
         blocks = [block.prepared(given) for block, given in zip(self.blocks, conditions, strict=True)]
-        return PreparedConditions(self.embed_text(text), blocks)
+        return PreparedConditions(self.embed_text(text), blocks, frames, reference[0].shape[1])
 
     def denoise(
         self, noisy: Tensor, timesteps: Tensor, image_condition: Tensor, prepared: PreparedConditions
     ) -> Tensor:
-        """`forward` with prepared conditions; the same numbers."""
+        """`forward` with prepared conditions; the same numbers, the same errors."""
         self._check_latents(noisy, timesteps, image_condition)
+        self._check_prepared(noisy, prepared)
         latents = torch.cat([noisy, image_condition], dim=2)
         return self.predict(latents, timesteps, prepared.text_tokens, prepared.blocks)
 
@@ -101,6 +108,23 @@ class Denoiser(Backbone):
         check_tensor("image_condition", image_condition, noisy.shape, like, config.check_finite)
         check_timesteps(timesteps, len(noisy), like)
 
+    def _own_patches(self, noisy: Tensor) -> int:
+        """Reference tokens that go with these latents: one frame's patches, or this rank's share of them."""
+        _, rows, columns = checked_grid(self.config, noisy)
+        return self.parallel.own_size(rows * columns) if self.parallel else rows * columns
+
+    def _check_prepared(self, noisy: Tensor, prepared: PreparedConditions) -> None:
+        expected = {
+            "samples": (len(noisy), len(prepared.text_tokens)),
+            "latent frames": (noisy.shape[1], prepared.frames or noisy.shape[1]),
+            "reference tokens": (self._own_patches(noisy), prepared.patches),
+        }
+        for what, (wanted, given) in expected.items():
+            if wanted != given:
+                raise ValueError(
+                    f"prepared: expected conditions for {wanted} {what} as noisy has, got {given}"
+                )
+
     def _check_conditions(
         self,
         text: Tensor,
@@ -109,6 +133,7 @@ class Denoiser(Backbone):
         audio: Tensor | None,
         batch: int,
         frames: int,
+        patches: int | str,
     ) -> None:
         config = self.config
         if len(reference) != config.num_layers:
@@ -122,7 +147,7 @@ class Denoiser(Backbone):
         for index, feature in enumerate(reference):
             expected[f"reference[{index}]"] = (
                 feature,
-                (_shared(feature, batch), "patches", config.hidden_size),
+                (_shared(feature, batch), patches, config.hidden_size),
             )
         if (audio is None) != (config.audio is None):
             given = "none was given" if audio is None else "some was given"

@@ -37,6 +37,10 @@ class SequenceParallel:
         each, more = divmod(total, self.ranks)
         return [each + (rank < more) for rank in range(self.ranks)]
 
+    def own_size(self, total: int) -> int:
+        """How many of `total` tokens this rank has."""
+        return self.sizes(total)[dist.get_rank(self.group)]
+
     def share(self, tokens: Tensor, dim: int) -> Tensor:
         """This rank's part of tokens along a dimension."""
         return tokens.split(self.sizes(tokens.shape[dim]), dim)[dist.get_rank(self.group)]

@@ -84,10 +84,35 @@ def test_a_bank_of_another_depth_is_refused() -> None:
 
 
 def test_a_bank_of_another_width_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=re.escape("reference[0]: expected (2, patches, 128), got (2, 16, 64)")
-    ):
+    with pytest.raises(ValueError, match=re.escape("reference[0]: expected (2, 16, 128), got (2, 16, 64)")):
         denoise(reference=[torch.zeros(2, 16, 64)] * 2)
+
+
+def test_a_bank_of_a_portrait_of_another_size_is_refused() -> None:
+    with pytest.raises(ValueError, match=re.escape("reference[0]: expected (2, 16, 128), got (2, 12, 128)")):
+        denoise(reference=[torch.zeros(2, 12, 128)] * 2)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"text": inputs(batch=1)["text"]}, "expected conditions for 2 samples as noisy has, got 1"),
+        (
+            {"audio": torch.zeros(1, 5, 3, 2, 8)},
+            "expected conditions for 3 latent frames as noisy has, got 2",
+        ),
+        ({"reference": [torch.zeros(1, 12, 128)] * 2}, "for 16 reference tokens as noisy has, got 12"),
+    ],
+)
+def test_conditions_prepared_for_other_latents_are_refused(changed: dict[str, Any], said: str) -> None:
+    model, arguments = filled_model(), inputs()
+    noisy, image_condition = arguments.pop("noisy"), arguments.pop("image_condition")
+    for name in ("portrait", "face", "audio"):
+        arguments[name] = arguments[name][:1]
+    bank = model.reference(arguments.pop("portrait"), arguments["text"][:1])
+    prepared = model.denoiser.prepare(**(arguments | {"reference": bank} | changed))
+    with pytest.raises(ValueError, match=said):
+        model.denoiser.denoise(noisy, torch.tensor([1, 2]), image_condition, prepared)
 
 
 def test_audio_for_a_model_without_it_is_refused() -> None:

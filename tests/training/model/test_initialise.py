@@ -6,20 +6,16 @@ import pytest
 import torch
 
 from tests.filled import GOLDEN
-from training.model import PRESETS, AudioConditionConfig, ModelConfig, PortraitModel
+from tests.training.small_networks import sized
+from training.model import PRESETS, AudioConditionConfig, FaceConditionConfig, PortraitModel
 from training.model.conditioning import AudioProjector
 from training.model.initialise import initialise
 
-WIDE = ModelConfig(
+WIDE = sized(
     num_layers=4,
     num_heads=8,
-    time_embed_dim=64,
-    text_dim=64,
-    text_length=4,
-    latent_frames=3,
-    latent_height=8,
-    latent_width=8,
     audio=AudioConditionConfig(window=1, layers=1, channels=16, hidden=32, tokens=2, dim=256),
+    face=FaceConditionConfig(),
 )
 
 

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.training.golden_networks import golden_config, golden_model
-from tests.training.small_networks import SIZES, filled_model
-from training.model import ModelConfig, PortraitModel
+from tests.training.small_networks import SIZES, filled_model, sized
+from training.model import FaceConditionConfig, ModelConfig, PortraitModel
 from training.model.loading import empty_model, load_checkpoint, load_model
 from training.model.sizes import config_of
 from training.model.weight_files import open_checkpoint
@@ -349,16 +349,7 @@ def test_sizes_that_shapes_do_not_tell_are_asked_for(weights, tmp_path) -> None:
         load_model(with_audio)
 
 
-LARGE = ModelConfig(
-    num_layers=8,
-    num_heads=16,
-    time_embed_dim=64,
-    text_dim=64,
-    text_length=4,
-    latent_frames=3,
-    latent_height=8,
-    latent_width=8,
-)
+LARGE = sized(num_layers=8, num_heads=16, audio=None, face=FaceConditionConfig())
 """About 240 M parameters, the largest tensor of 4 M."""
 
 

@@ -8,16 +8,12 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from training.model import PRESETS, AudioConditionConfig, ModelConfig, PortraitModel
+from tests.training.small_networks import sized
+from training.model import PRESETS, AudioConditionConfig, PortraitModel
 
 # 3 text tokens and 15 patches a frame: neither divides by two.
-UNEVEN = ModelConfig(
-    num_layers=2,
-    num_heads=2,
-    time_embed_dim=16,
-    text_dim=8,
+UNEVEN = sized(
     text_length=3,
-    latent_frames=3,
     latent_height=6,
     latent_width=10,
     audio=AudioConditionConfig(window=1, layers=1, channels=4, hidden=8, tokens=2, dim=8),
@@ -46,7 +42,7 @@ def loss_and_gradients(shared: bool) -> tuple[torch.Tensor, dict[str, torch.Tens
         text,
         image_condition=condition,
         reference=bank,
-        face=drawn(2, 512, seed=5),
+        face=drawn(2, 16, seed=5),
         audio=drawn(2, 9, 1, 1, 4, seed=6),
     )
     (out - latents).square().mean().backward()
@@ -70,7 +66,7 @@ def _rank(rank: int, folder: str) -> None:
 
 
 def _refusal() -> str:
-    one_head = ModelConfig(**{**UNEVEN.model_dump(), "num_heads": 1})
+    one_head = sized(num_heads=1)
     try:
         PortraitModel(one_head).share_samples()
     except ValueError as error:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tests.filled import GOLDEN, filled, golden, golden_facts
-from tests.training.golden_networks import golden_config, upstream_weights
+from tests.training.golden_networks import backbone_sizes, golden_config, upstream_weights
 from training.model import PRESETS, ModelConfig, PortraitModel
 from training.model.loading import empty_model
 from training.model.weights_map import (
@@ -151,17 +151,7 @@ TINY = golden_facts("cogvideox_mapping/tiny")
 @pytest.fixture(scope="module")
 def sat_backbone() -> Any:
     """The recorded run's weights in our names, filled by the names that they have upstream."""
-    config = ModelConfig(
-        num_layers=TINY["num_layers"],
-        num_heads=TINY["num_heads"],
-        time_embed_dim=TINY["time_embed_dim"],
-        text_dim=TINY["text_dim"],
-        text_length=TINY["text_length"],
-        latent_frames=(TINY["num_frames"] - 1) // 4 + 1,
-        latent_height=TINY["latent_height"],
-        latent_width=TINY["latent_width"],
-    )
-    model = PortraitModel(config)
+    model = PortraitModel(ModelConfig(**backbone_sizes(TINY)))
     upstream = {
         name.replace("ref_model.", "model."): value
         for name, value in to_upstream(model.state_dict()).items()
