@@ -32,22 +32,31 @@ def run(output: Path) -> int:
         expected = source.reason.value if source.reason else source.expected
         print(f"{source.name:<28} {expected:<16} {', '.join(sorted(found)):<24}{mark}".rstrip())
     print(f"{len(known) - wrong} of {len(known)} sources came out as they are known to be")
-    fit_codec(output / "dataset", output / "codec")
-    return PROBLEM if wrong else 0
+    status = fit_codec(output / "dataset", output / "codec")
+    return PROBLEM if wrong else status
 
 
-def fit_codec(dataset: Path, folder: Path) -> None:
+def fit_codec(dataset: Path, folder: Path) -> int:
     """Fit what the tiny model's latents are made of on the faces that were kept, and say how good it is."""
-    from training.fit_autoencoder import fit_autoencoder
+    try:
+        from training.fit_autoencoder import fit_autoencoder
+    except ModuleNotFoundError as error:
+        print(f"hallo3: the model needs {error.name}; pip install 'hallo3[train]'", file=sys.stderr)
+        return PROBLEM
     from training.model.config import PRESETS
 
     tiny = PRESETS["tiny"]
-    fit = fit_autoencoder(Dataset.open(dataset), 8 * tiny.latent_height, tiny.out_channels)
+    try:
+        fit = fit_autoencoder(Dataset.open(dataset), 8 * tiny.latent_height, tiny.out_channels)
+    except ValueError as error:
+        print(f"hallo3: {error}", file=sys.stderr)
+        return PROBLEM
     fit.autoencoder.save(folder)
     print(
         f"autoencoder of the tiny model in {folder}: {fit.held_out_psnr_db:.1f} dB on {fit.held_out_clips} "
         f"clips that it was not fitted on, {fit.fitted_psnr_db:.1f} dB on the {fit.fitted_clips} others"
     )
+    return 0
 
 
 def outcome_of(rows: pa.Table, name: str) -> set[str]:

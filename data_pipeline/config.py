@@ -11,19 +11,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from data_pipeline.own_models import InsightFaceConfig, Section, SyncNetConfig, WhisperXConfig
 from data_pipeline.storage import location
 
 PRESETS = Path(__file__).with_name("presets")
 MEASURED_SECTIONS = ("segment", "faces", "speech", "sync", "caption", "encode")
 """What changes a measurement."""
-
-
-class Section(BaseModel):
-    """A part of the configuration: unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+MEASURE_REVISION = 2
+"""Raised when the code measures something else under the same configuration: what was measured before is then
+measured again. 2: decoys of the sync measure begin with whole frames."""
 
 
 class SegmentConfig(Section):
@@ -51,20 +49,6 @@ class SegmentConfig(Section):
         return self
 
 
-class InsightFaceConfig(Section):
-    """The models of `faces.backend=insightface`."""
-
-    pack: str = Field("buffalo_l", description="a pack of its zoo, or a folder with an absolute path")
-    root: str = Field("~/.insightface", description="packs are in its folder models/")
-
-    @model_validator(mode="after")
-    def _absolute(self) -> "InsightFaceConfig":
-        for folder in (self.root, *([self.pack] if "/" in self.pack else [])):
-            if not folder.startswith(("/", "~")):
-                raise ValueError(f"give the folder {folder!r} with its absolute path: workers run elsewhere")
-        return self
-
-
 class FacesConfig(Section):
     """Which models look at faces, and how often."""
 
@@ -73,40 +57,6 @@ class FacesConfig(Section):
     detector_px: int = Field(320, ge=128, le=1280, description="longer side at which faces are detected")
     detector_threshold: float = Field(0.5, gt=0, lt=1)
     identity_fps: float = Field(1.0, gt=0, description="embeddings a second")
-
-
-class WhisperXConfig(Section):
-    """The models of `speech.backend=whisperx`. Each is a name on a hub, or a folder with an absolute path."""
-
-    model: str = Field("large-v3", description="Whisper, as files of CTranslate2 where it is a folder")
-    align_models: dict[str, str] = Field(
-        {"en": "default"},
-        description="by language; `default` is WhisperX's own; a language without one has no word times",
-    )
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    compute_type: str = Field("default", description="CTranslate2's: int8, float16, float32, ...")
-
-    def content(self) -> dict[str, Any]:
-        """What a measurement depends on: of folders what is in their files, not where they lie.
-
-        Raises WeightsUnavailable where a folder is not on this machine."""
-        aligners = {language: _content(name) for language, name in self.align_models.items()}
-        given = {"device": self.device, "compute_type": self.compute_type}
-        return given | {"model": _content(self.model), "align_models": aligners}
-
-    @model_validator(mode="after")
-    def _absolute(self) -> "WhisperXConfig":
-        for name in (self.model, *self.align_models.values()):
-            if name.startswith("."):
-                raise ValueError(f"give the folder {name!r} with its absolute path: workers run elsewhere")
-        return self
-
-
-def _content(model: str) -> str:
-    """Of a folder the digest of what is in it; of a name the name."""
-    from data_pipeline import weights
-
-    return weights.digest_of_folder(Path(model).expanduser()) if model.startswith(("/", "~")) else model
 
 
 class SpeechConfig(Section):
@@ -120,20 +70,6 @@ class SpeechConfig(Section):
     @property
     def runs_whisperx(self) -> bool:
         return self.transcribe and self.backend == "whisperx"
-
-
-class SyncNetConfig(Section):
-    """The network of `sync.backend=syncnet`."""
-
-    weights: str | None = Field(
-        None, description="a state dict of your own, with an absolute path; null: the published one"
-    )
-
-    @model_validator(mode="after")
-    def _absolute(self) -> "SyncNetConfig":
-        if self.weights is not None and not self.weights.startswith(("/", "~")):
-            raise ValueError(f"give the file {self.weights!r} with its absolute path: workers run elsewhere")
-        return self
 
 
 class SyncConfig(Section):
@@ -311,7 +247,7 @@ class CurationConfig(Section):
         return output
 
     def measure_sha256(self) -> str:
-        """Digest of what changes a measurement: segmentation, backends, their weights, encoding.
+        """Digest of what changes a measurement: segmentation, backends, their weights, encoding, our code.
 
         Raises WeightsUnavailable where a user's own model is not on this machine."""
         from data_pipeline import weights
@@ -319,6 +255,7 @@ class CurationConfig(Section):
         parts: dict[str, Any] = {
             name: getattr(self, name).model_dump(mode="json") for name in MEASURED_SECTIONS
         }
+        parts["revision"] = MEASURE_REVISION
         parts["weights"] = weights.digests_of_backends(self)
         parts["speech"].pop("whisperx")
         if self.speech.runs_whisperx:

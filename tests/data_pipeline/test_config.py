@@ -91,3 +91,11 @@ def test_paths_and_workers_change_neither() -> None:
     )
     assert config.measure_sha256() == other.measure_sha256()
     assert config.policy_sha256() == other.policy_sha256()
+
+
+def test_code_that_measures_something_else_measures_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config("talking_head", GIVEN)
+    before = config.measure_sha256(), config.policy_sha256()
+    monkeypatch.setattr("data_pipeline.config.MEASURE_REVISION", 999)
+    assert config.measure_sha256() != before[0]
+    assert config.policy_sha256() == before[1]
