@@ -1,6 +1,7 @@
 """Precision, recomputation and compilation change how a model runs, not what it computes."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.training.small_networks import SIZES, filled_model, inputs, run
-from training.model import PRESETS, PortraitModel
+from training.model import PortraitModel
 
 
 def gradients(model: PortraitModel) -> tuple[Tensor, dict[str, Tensor]]:
@@ -166,18 +167,11 @@ def test_a_portrait_s_conditions_serve_a_whole_batch() -> None:
         torch.testing.assert_close(out, run(model, given | whole), rtol=0, atol=1e-6)
 
 
-def test_the_presets_run() -> None:
-    tiny = PRESETS["tiny"]
-    model = PortraitModel(tiny)
-    latents = torch.randn(1, 5, 32, 8, 8)
-    text = torch.zeros(1, 1, tiny.text_dim)
-    out = model.denoiser(
-        latents,
-        torch.tensor([999]),
-        text,
-        image_condition=latents,
-        reference=model.reference(latents[:, :1], text),
-        face=torch.zeros(1, 128),
-        audio=torch.zeros(1, 17, 5, 1, 80),
-    )
-    assert out.shape == latents.shape
+def test_the_example_in_the_docs_runs() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "model.md").read_text()
+    names: dict[str, object] = {}
+    exec(page.split("```python\n")[1].split("```")[0], names)  # noqa: S102
+    velocity, latents = names["velocity"], names["latents"]
+    assert isinstance(velocity, Tensor)
+    assert isinstance(latents, Tensor)
+    assert velocity.shape == latents.shape
