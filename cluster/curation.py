@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 from cluster.launch import LaunchError, ray_session
-from data_pipeline.config import ConfigError, CurationConfig
+from data_pipeline.config import CurationConfig
+from data_pipeline.config_file import ConfigError
 from data_pipeline.dataset import Dataset, DatasetError
 from data_pipeline.sources import SourcesError
 from data_pipeline.storage import location

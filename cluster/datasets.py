@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_pipeline.config import ConfigError
+from data_pipeline.config_file import ConfigError
 from data_pipeline.dataset import Dataset, DatasetError
 
 if TYPE_CHECKING:

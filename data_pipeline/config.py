@@ -4,16 +4,16 @@ Two digests come from it. `measure_sha256` covers what changes a measurement; `p
 changes a decision. So a changed threshold packs again and measures nothing.
 """
 
-import difflib
 import hashlib
 import json
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from data_pipeline.own_models import InsightFaceConfig, Section, SyncNetConfig, WhisperXConfig
+from data_pipeline import config_file
+from data_pipeline.config_file import Section
+from data_pipeline.own_models import InsightFaceConfig, SyncNetConfig, WhisperXConfig
 from data_pipeline.storage import location
 
 PRESETS = Path(__file__).with_name("presets")
@@ -281,95 +281,16 @@ def _digest(parts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-class ConfigError(Exception):
-    """A configuration that cannot be used; the message names the key, what was given and what is allowed."""
-
-
 def load_config(config: str, overrides: list[str]) -> CurationConfig:
-    """The configuration of a preset's name or a YAML file, with dotted `key=value` overrides.
-
-    A YAML file may start from a preset with `preset: NAME`. Raises ConfigError.
-    """
-    return config_with(_read(config), overrides, config)
+    """The configuration of a preset or a YAML file, with `key=value` on top. Raises ConfigError."""
+    return config_file.load(CurationConfig, PRESETS, config, overrides)
 
 
 def config_with(values: dict[str, Any], overrides: list[str], name: str) -> CurationConfig:
     """A checked configuration; `name` says in errors where the values came from. Raises ConfigError."""
-    values = json.loads(json.dumps(values))  # a copy to write into
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator or not key:
-            raise ConfigError(f"{override!r} is not an override: write key=value, e.g. filters.min_snr_db=6")
-        _set(values, key.split("."), _parse(key, text))
-    try:
-        return CurationConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_in_words(problem, name) for problem in error.errors())) from None
+    return config_file.checked(CurationConfig, values, overrides, name)
 
 
 def preset_names() -> list[str]:
     """The presets that travel with this package."""
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
-
-
-def _read(config: str) -> dict[str, Any]:
-    path = PRESETS / f"{config}.yaml" if config in preset_names() else Path(config)
-    try:
-        values = yaml.safe_load(path.read_text("utf-8")) or {}
-    except FileNotFoundError:
-        raise ConfigError(
-            f"no preset and no file is called {config!r}; presets: {', '.join(preset_names())}"
-        ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{config}: cannot be read as YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{config}: expected keys and values, found {type(values).__name__}")
-    preset = values.pop("preset", None)
-    return values if preset is None else _merged(_read(str(preset)), values)
-
-
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(base.get(key), dict)
-        merged[key] = _merged(base[key], value) if both else value
-    return merged
-
-
-def _set(values: dict[str, Any], path: list[str], value: Any) -> None:
-    for key in path[:-1]:
-        nested = values.setdefault(key, {})
-        if not isinstance(nested, dict):
-            raise ConfigError(f"{'.'.join(path)}: {key} is a value ({nested!r}), not a section")
-        values = nested
-    values[path[-1]] = value
-
-
-def _parse(key: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{key}: {text!r} is not a YAML value: {error}") from None
-
-
-def _in_words(problem: Any, name: str) -> str:
-    path = [str(part) for part in problem["loc"]]
-    key = ".".join(path) or name
-    if problem["type"] == "missing":
-        return f"{key}: missing; give it in {name} or as {key}=VALUE"
-    if problem["type"] == "extra_forbidden":
-        allowed = _allowed_keys(path[:-1])
-        near = difflib.get_close_matches(path[-1], allowed, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return f"{key}: unknown key (given {problem['input']!r}){hint} Allowed: {', '.join(allowed)}"
-    return f"{key}: {problem['msg']} (given {problem['input']!r})"
-
-
-def _allowed_keys(path: list[str]) -> list[str]:
-    section: type[BaseModel] = CurationConfig
-    for key in path:
-        annotation = section.model_fields[key].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        section = annotation
-    return list(section.model_fields)
+    return config_file.preset_names(PRESETS)

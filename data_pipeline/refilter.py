@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from data_pipeline import policy, sync_rules
-from data_pipeline.config import ConfigError, CurationConfig, config_with
+from data_pipeline.config import CurationConfig, config_with
+from data_pipeline.config_file import ConfigError
 from data_pipeline.curate import measure_sources, write_report
 from data_pipeline.dataset import Dataset, DatasetError
 from data_pipeline.labels import LabelCheck, check_labels, read_labels, united

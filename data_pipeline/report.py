@@ -6,8 +6,6 @@ rows, pictures are of a sample that is chosen by `clip_id`. Names of sources and
 strangers: the template engine escapes them, and a content security policy lets no script but ours run.
 """
 
-import base64
-import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +18,10 @@ import pyarrow as pa
 
 from data_pipeline.clip import Reason
 from data_pipeline.contact_sheets import KEPT_SHOWN, Card, Pictures, Sheet, contact_sheets, source_of, taken
+from data_pipeline.page import render_page
 from data_pipeline.policy import RULES, Threshold
 from data_pipeline.summary import Histogram, Share, Summary, WhatIf
-from data_pipeline.wording import TimeUnit, number_text, percent_text, visible_text
+from data_pipeline.wording import TimeUnit, visible_text
 
 TEMPLATES = Path(__file__).with_name("templates")
 NEAREST_SHOWN = 3
@@ -60,34 +59,20 @@ def render_report(
     shown are looked up (a few hundred at most), so it may read lazily. `stage_seconds` is the time of
     each stage, summed over workers; `wall_s` the time that passed, None if it was not recorded. `header`
     is shown as it is: where the dataset lies, digests, backends."""
-    import jinja2
-    from markupsafe import Markup
-
     summary = Summary(clips)
     sheets, scores = _fitting_samples(summary, thresholds, thumbnails)
     cards = {card.row: card for sheet in sheets for card in sheet.cards}
     cards |= {card.row: card for score in scores for card in score.cards()}
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     time = TimeUnit.for_total(summary.total_s)
-    environment.filters |= {
-        "time": time.text,
-        "count": lambda number: f"{number:,}",
-        "number": number_text,
-        "percent": percent_text,
-        "visible": visible_text,
-        "words": lambda text: str(text).replace("_", " "),
-        "plural": lambda number, noun: f"{number:,} {noun}{'' if number == 1 else 's'}",
-    }
-    # Our own files, not input: their text is markup. The digest is what the page's policy admits.
-    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html.j2").render(
+    return render_page(
+        TEMPLATES / "report.html.j2",
+        style=(TEMPLATES / "report.css",),
+        script=TEMPLATES / "report.js",
+        filters={
+            "time": time.text,
+            "words": lambda text: str(text).replace("_", " "),
+            "plural": lambda number, noun: f"{number:,} {noun}{'' if number == 1 else 's'}",
+        },
         name=name,
         version=version,
         header=header,
@@ -101,9 +86,6 @@ def render_report(
         errors=_errors(summary),
         cost=Cost(summary.total_s, dict(stage_seconds), wall_s),
         time=time,
-        script=Markup(script),  # noqa: S704
-        script_digest=digest,
-        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
     )
 
 

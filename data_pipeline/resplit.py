@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_pipeline.config import ConfigError, CurationConfig, SplitsConfig, config_with
+from data_pipeline.config import CurationConfig, SplitsConfig, config_with
+from data_pipeline.config_file import ConfigError
 from data_pipeline.curate import write_report
 from data_pipeline.dataset import Dataset
 from data_pipeline.excluded_people import excluded_people

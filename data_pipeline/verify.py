@@ -1,5 +1,5 @@
 """verify: proof that a dataset is whole. Every file has its digest, every member of every sample
-decodes, and what it holds is what the manifest says."""
+decodes, what it holds is what the manifest says, and features are those of the clips that they belong to."""
 
 import io
 import json
@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from data_pipeline.clip import ANALYSIS_RATE
 from data_pipeline.dataset import MANIFEST, Dataset, labels_path
+from data_pipeline.feature_shards import indexes_of, wrong_features
 from data_pipeline.shards import MEMBERS, Place, ShardError, file_sha256, read_sample
 from data_pipeline.storage import Location
 
@@ -43,6 +44,16 @@ def verify(dataset: Dataset, workers: int = 2) -> Iterator[str]:
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for found in pool.map(_wrong_samples, [folder] * len(by_shard), by_shard, by_shard.values()):
             yield from found
+        indexes = list(indexes_of(dataset))
+        clips = [_in_order(by_shard[shard]) for _, shard in indexes]
+        paths = [path for path, _ in indexes]
+        for found in pool.map(wrong_features, [dataset.root] * len(paths), paths, clips):
+            yield from found
+
+
+def _in_order(rows: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    """A shard's clips as they lie in it, each with its number of frames."""
+    return [(row["clip_id"], row["n_frames"]) for row in sorted(rows, key=lambda row: row["byte_offset"])]
 
 
 def _wrong_files(dataset: Dataset) -> Iterator[str]:

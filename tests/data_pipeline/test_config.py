@@ -1,6 +1,7 @@
 import pytest
 
-from data_pipeline.config import ConfigError, load_config, preset_names
+from data_pipeline.config import load_config, preset_names
+from data_pipeline.config_file import ConfigError
 
 GIVEN = ["sources=videos", "output=out"]
 

@@ -13,7 +13,8 @@ pytest.importorskip("torch", reason="SyncNet needs torch")
 import torch
 
 from data_pipeline import weights
-from data_pipeline.config import ConfigError, CurationConfig, load_config
+from data_pipeline.config import CurationConfig, load_config
+from data_pipeline.config_file import ConfigError
 from data_pipeline.curate import prepare
 from data_pipeline.dataset import Dataset
 from data_pipeline.demo import make_sources

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.config import ConfigError, FacesConfig, IdentitiesConfig, SplitsConfig, load_config
+from data_pipeline.config import FacesConfig, IdentitiesConfig, SplitsConfig, load_config
+from data_pipeline.config_file import ConfigError
 from data_pipeline.excluded_people import excluded_people
 from data_pipeline.identities import identify
 from data_pipeline.near_groups import Groups

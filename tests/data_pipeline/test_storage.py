@@ -18,6 +18,7 @@ from data_pipeline.storage import (
     check_writable,
     filling,
     location,
+    read_into,
     read_range,
     read_table,
     remove_tree,
@@ -105,6 +106,18 @@ def test_a_range_is_read_without_the_rest(store, spoil) -> None:
     proxy = spoil(lambda method, path: None)
     assert read_range(path, 5_000_000, 70_000) == BIG[5_000_000:5_070_000]
     assert sum(request.answered_bytes for request in proxy.requests) < 80_000
+
+
+def test_a_range_is_read_into_memory_that_is_there_as_far_as_the_file_goes(store, tmp_path) -> None:
+    (tmp_path / "big").write_bytes(BIG)
+    for path in (tmp_path / "big", location(store.put("big", BIG))):
+        held = bytearray(1000)
+        assert read_into(path, 70_000, memoryview(held)) == 1000
+        assert held == BIG[70_000:71_000]
+        assert read_into(path, len(BIG) - 300, memoryview(held)) == 300
+        assert held[:300] == BIG[-300:]
+    with pytest.raises(FileNotFoundError):
+        read_into(tmp_path / "gone", 0, memoryview(bytearray(1)))
 
 
 def test_a_column_of_a_table_is_read_without_the_others(store, spoil, tmp_path, monkeypatch) -> None:

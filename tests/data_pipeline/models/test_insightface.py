@@ -17,7 +17,8 @@ import pytest
 pytest.importorskip("insightface", reason="insightface is not installed: pip install 'hallo3[insightface]'")
 
 from data_pipeline import curate, weights
-from data_pipeline.config import ConfigError, CurationConfig, FacesConfig, InsightFaceConfig, config_with
+from data_pipeline.config import CurationConfig, FacesConfig, InsightFaceConfig, config_with
+from data_pipeline.config_file import ConfigError
 from data_pipeline.dataset import Dataset
 from data_pipeline.models import insightface_pack
 from data_pipeline.models.face_models import NotOneFace, face_models, identity_of_picture
