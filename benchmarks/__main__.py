@@ -8,6 +8,7 @@ from benchmarks import (
     decode,
     duplicates,
     identities,
+    loader,
     memory,
     model,
     overhead,
@@ -26,6 +27,7 @@ BENCHMARKS = {
     "syncnet": syncnet.main,
     "codec": codec.main,
     "model": model.main,
+    "loader": loader.main,
 }
 
 for name in sys.argv[1:] or BENCHMARKS:

@@ -38,6 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_sources(commands)
     _add_dataset(commands)
     _add_weights(commands)
+    _add_plan(commands)
+    _add_train(commands)
+    _add_animate(commands)
     _add_demo(commands)
     return parser
 
@@ -100,6 +103,7 @@ def _add_dataset(commands: argparse._SubParsersAction) -> None:
     _add_diff(actions)
     _add_merge(actions)
     _add_purge(actions)
+    _add_precompute(actions)
 
 
 def _add_diff(actions: argparse._SubParsersAction) -> None:
@@ -138,6 +142,39 @@ def _add_purge(actions: argparse._SubParsersAction) -> None:
     action.set_defaults(run=_purge)
 
 
+def _add_precompute(actions: argparse._SubParsersAction) -> None:
+    text = "what a training run need not compute again and again: embeddings, speech features, latents"
+    usage = "hallo3 dataset precompute DATASET --for CONFIG [key=value ...] [option ...]"
+    action = actions.add_parser("precompute", help=text, description=text, usage=usage)
+    action.add_argument("dataset", metavar="DATASET")
+    action.add_argument("--version", type=_positive, metavar="N", help="instead of the current one")
+    action.add_argument(
+        "--for",
+        dest="config",
+        required=True,
+        nargs="+",
+        metavar=("CONFIG", "key=value"),
+        help="the training configuration that says encoders, sizes and window_stride",
+    )
+    action.add_argument(
+        "--kinds",
+        nargs="+",
+        choices=["text", "speech", "latents", "conditions"],
+        help="else all that the run looks at",
+    )
+    action.add_argument(
+        "--condition-variants",
+        type=_positive,
+        metavar="K",
+        help="and K draws of what is shown beside a window",
+    )
+    action.add_argument("--workers", type=_positive, metavar="N", help="else one a GPU, or one a CPU")
+    action.add_argument(
+        "--on", metavar="ADDRESS", help="run as a job on a Ray cluster, e.g. http://head:8265"
+    )
+    action.set_defaults(run=_precompute)
+
+
 def _add_weights(commands: argparse._SubParsersAction) -> None:
     weights = commands.add_parser("weights", help="pretrained models: what they are, and getting them")
     actions = weights.add_subparsers(metavar="ACTION", required=True)
@@ -169,6 +206,68 @@ def _add_convert(actions: argparse._SubParsersAction) -> None:
     action.set_defaults(run=_convert_weights)
 
 
+def _add_plan(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "plan",
+        help="what a training run would take: memory of a GPU, and days",
+        description="Say whether a training run fits, what would make it fit, and how long it takes.",
+    )
+    command.add_argument("config", metavar="CONFIG", help="a preset or a YAML file")
+    command.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. deepspeed.zero_stage=3")
+    command.add_argument("--gpu", default="h100", metavar="NAME", help="h100, h200, a100, l40s, ...")
+    command.add_argument("--gpu-gb", type=float, metavar="GB", help="its memory, where it is another")
+    command.add_argument("--utilization", type=float, default=0.35, metavar="SHARE", help="of its peak")
+    command.add_argument("--json", action="store_true", help="for programs")
+    command.set_defaults(run=_plan)
+
+
+def _add_train(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "train",
+        help="dataset -> model",
+        description="Train on a curated dataset; the same command goes on where a run stopped or broke off.",
+    )
+    command.add_argument("config", metavar="CONFIG", help="a preset or a YAML file")
+    command.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. dataset=data output=run")
+    command.add_argument(
+        "--allow-change", metavar="KEY", nargs="+", default=[], help="go on with other values than the run's"
+    )
+    command.add_argument(
+        "--on", metavar="ADDRESS", help="run as a job on a Ray cluster, e.g. http://head:8265"
+    )
+    command.set_defaults(run=_train)
+
+
+def _add_animate(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "animate",
+        help="a portrait and a voice -> a video",
+        description="Make the person in an image say what is heard, for as long as it is heard.",
+    )
+    given = {"required": True, "type": Path}
+    command.add_argument("--checkpoint", metavar="C", help="a run, its export, or Hallo3's weights", **given)
+    command.add_argument("--image", metavar="I", help="any common format; the largest face speaks", **given)
+    command.add_argument("--audio", metavar="A", help="any format, also a video with sound", **given)
+    command.add_argument("--output", metavar="V.mp4", help="H.264 and AAC, as long as the sound", **given)
+    command.add_argument("--prompt", default="", metavar="P", help="what the video shows, in words")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="the same one, the same video")
+    command.add_argument("--steps", type=_positive, default=50, metavar="N", help="of the sampler, a window")
+    command.add_argument(
+        "--guidance", type=float, default=3.5, metavar="G", help="scale; 1: none, in half of the time"
+    )
+    command.add_argument(
+        "--two-passes", action="store_true", help="guidance in half of the memory, in a little more time"
+    )
+    command.add_argument(
+        "--sampler", choices=["upstream", "clean"], default="upstream", help="clean: without its quirks"
+    )
+    command.add_argument(
+        "--encoders", nargs="+", default=[], metavar="KEY=VALUE", help="e.g. autoencoder=CogVideoX-5b-I2V"
+    )
+    command.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    command.set_defaults(run=_animate)
+
+
 def _add_demo(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("demo", help="everything on this machine, from made source videos")
     command.add_argument("--output", default="demo", metavar="FOLDER")
@@ -184,7 +283,8 @@ def _positive(text: str) -> int:
 
 
 def _curate(options: argparse.Namespace) -> int:
-    from data_pipeline.config import ConfigError, load_config
+    from data_pipeline.config import load_config
+    from data_pipeline.config_file import ConfigError
 
     try:
         config = load_config(options.config, options.overrides)
@@ -193,6 +293,39 @@ def _curate(options: argparse.Namespace) -> int:
     from cluster import curation
 
     return curation.run(config, options.sample)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from data_pipeline.config_file import ConfigError
+    from training.config import load_config
+
+    try:
+        config = load_config(options.config, options.overrides)
+    except ConfigError as error:
+        return _fail(error, WRONG_INPUT)
+    from cluster import training
+
+    return training.run(config, options.allow_change)
+
+
+def _animate(options: argparse.Namespace) -> int:
+    from cluster import animate
+
+    how = ("prompt", "seed", "steps", "guidance", "two_passes", "sampler", "encoders", "device")
+    return animate.run(
+        options.checkpoint,
+        options.image,
+        options.audio,
+        options.output,
+        **{name: getattr(options, name) for name in how},
+    )
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from cluster import plan
+
+    how = options.gpu, options.gpu_gb, options.utilization, options.json
+    return plan.run(options.config, options.overrides, *how)
 
 
 def _sources(options: argparse.Namespace) -> int:
@@ -209,6 +342,7 @@ def _show(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     from data_pipeline.dataset import Dataset
+    from data_pipeline.feature_shards import indexes_of
     from data_pipeline.verify import verify
 
     def prove(dataset: Dataset) -> int:
@@ -218,7 +352,9 @@ def _verify(options: argparse.Namespace) -> int:
             problems += 1
         version = dataset.version
         whole = "is whole" if not problems else f"has {problems} problems"
-        print(f"{dataset.root}: version {version.version}, {len(version.shards)} shards: {whole}")
+        features = sum(1 for _ in indexes_of(dataset))
+        counts = f"{len(version.shards)} shards" + (f" and {features} of features" if features else "")
+        print(f"{dataset.root}: version {version.version}, {counts}: {whole}")
         return PROBLEM if problems else 0
 
     return _with_dataset(options, prove)
@@ -259,6 +395,14 @@ def _purge(options: argparse.Namespace) -> int:
     return datasets.purge_identity(options.dataset, options.identity, options.reason, options.yes)
 
 
+def _precompute(options: argparse.Namespace) -> int:
+    from cluster import features
+
+    name, *overrides = options.config
+    how = options.kinds, options.condition_variants, options.workers
+    return features.precompute(options.dataset, options.version, name, overrides, *how)
+
+
 def _split(options: argparse.Namespace) -> int:
     from cluster import curation
 
@@ -295,7 +439,7 @@ def _convert_weights(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     from cluster import demo
 
-    return demo.run(Path(options.output))
+    return demo.run(Path(options.output), options.minutes)
 
 
 def _submit(address: str, arguments: list[str]) -> int:

@@ -4,13 +4,19 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_pipeline.config import RayConfig
 
+if TYPE_CHECKING:
+    from training.config import TrainRayConfig
+
 GB = 10**9
+LISTENS_WITHIN_S = 60.0
 STARTS = 3  # of a cluster of our own: Ray gives its node 30 s, which a machine short of memory may exceed
 PACKAGES = ("data_pipeline", "training", "evaluation", "cluster")
 
@@ -23,7 +29,7 @@ class LaunchError(Exception):
 
 
 @contextmanager
-def ray_session(config: RayConfig) -> Iterator[None]:
+def ray_session(config: "RayConfig | TrainRayConfig") -> Iterator[None]:
     """Ray, connected: the cluster whose job this process is, else one of this machine's own.
 
     Inside a job Ray sets RAY_ADDRESS. A cluster of this machine's own ends with the session. Raises
@@ -44,7 +50,7 @@ def ray_session(config: RayConfig) -> Iterator[None]:
         ray.shutdown()
 
 
-def _start_here(config: RayConfig) -> None:
+def _start_here(config: "RayConfig | TrainRayConfig") -> None:
     """A cluster of this machine's own."""
     import ray
 
@@ -83,10 +89,8 @@ def submit(address: str, arguments: list[str]) -> int:
     installed = Path(__file__).resolve().parents[1]
     try:
         client = JobSubmissionClient(address)
-        job = client.submit_job(
-            entrypoint=command,
-            runtime_env={"py_modules": [str(installed / package) for package in PACKAGES]},
-        )
+        packages = {"py_modules": [str(installed / package) for package in PACKAGES]}
+        job = _once_it_listens(lambda: client.submit_job(entrypoint=command, runtime_env=packages))
     except (ConnectionError, RuntimeError, RayError) as error:
         raise LaunchError(f"--on {address}: the job could not be submitted: {error}") from error
     print(f"job {job} on {address}", file=sys.stderr)
@@ -95,6 +99,18 @@ def submit(address: str, arguments: list[str]) -> int:
     if status.status == JobStatus.SUCCEEDED:
         return 0
     return status.driver_exit_code or 1
+
+
+def _once_it_listens(submit_job: Callable[[], str]) -> str:
+    """The job's number. A cluster that has just begun has a head that answers before it takes jobs."""
+    deadline = time.monotonic() + LISTENS_WITHIN_S
+    while True:
+        try:
+            return submit_job()
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(1)
 
 
 def _follow(client: object, job: str) -> None:

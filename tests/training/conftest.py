@@ -2,4 +2,6 @@
 
 import torch
 
+from tests.data_pipeline.conftest import store, store_server  # noqa: F401 - fixtures of an object store
+
 torch.set_num_threads(1)

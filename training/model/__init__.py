@@ -5,9 +5,14 @@ and `.denoiser`, which predicts the velocity of noisy latents. Read `block.py` f
 `reference.py`, `denoiser.py`; docs/model.md is the picture of it.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from training.model.config import PRESETS, AudioConditionConfig, FaceConditionConfig, ModelConfig
-from training.model.loading import LoadReport, load_checkpoint, load_model
-from training.model.portrait import PortraitModel
+
+if TYPE_CHECKING:
+    from training.model.loading import LoadReport, load_checkpoint, load_model
+    from training.model.portrait import PortraitModel
 
 __all__ = [
     "PRESETS",
@@ -19,3 +24,14 @@ __all__ = [
     "load_checkpoint",
     "load_model",
 ]
+
+_NEEDS_TORCH = {"PortraitModel": "portrait", "LoadReport": "loading"} | dict.fromkeys(
+    ("load_checkpoint", "load_model"), "loading"
+)
+"""Imported when they are asked for: a command checks its configuration before torch is imported."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NEEDS_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_NEEDS_TORCH[name]}"), name)

@@ -141,8 +141,8 @@ PRESETS = {
         in_channels=64,
         out_channels=32,
         patch_size=1,
-        audio=AudioConditionConfig(layers=1, channels=80, hidden=128, tokens=4, dim=64, halving="per_token"),
+        audio=AudioConditionConfig(layers=4, channels=80, hidden=128, tokens=4, dim=64, halving="per_token"),
         face=FaceConditionConfig(embedding_dim=128, dim=64),
     ),
 }
-"""hallo3_5b: upstream's sizes. small: 116 M parameters, 256 x 256 pixels. tiny: 2.7 M, 64 x 64 pixels."""
+"""hallo3_5b: upstream's sizes. small: 116 M parameters, 256 x 256 pixels. tiny: 2.8 M, 64 x 64 pixels."""

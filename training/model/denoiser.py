@@ -1,11 +1,12 @@
 """The denoiser: the backbone, a face and a voice, and what the reference network saw."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from training.model.attention import KeyValue
 from training.model.backbone import Backbone
 from training.model.block import BlockConditions
 from training.model.checks import check_tensor, check_timesteps
@@ -26,6 +27,21 @@ class PreparedConditions:
     """Latent frames that the audio is for; None: no audio, any number."""
     patches: int
     """Reference tokens: those of one latent frame."""
+
+    def halves(self) -> "tuple[PreparedConditions, PreparedConditions]":
+        """Each half's, of a batch whose samples share reference and face; nothing is copied."""
+        texts = self.text_tokens.chunk(2)
+        first, second = (
+            replace(self, text_tokens=text, blocks=[_half_heard(block, half) for block in self.blocks])
+            for half, text in enumerate(texts)
+        )
+        return first, second
+
+
+def _half_heard(conditions: BlockConditions, half: int) -> BlockConditions:
+    if not isinstance(conditions.audio, KeyValue):
+        return conditions
+    return conditions._replace(audio=KeyValue(*(part.chunk(2)[half] for part in conditions.audio)))
 
 
 class Denoiser(Backbone):
@@ -79,6 +95,15 @@ class Denoiser(Backbone):
         conditions = self._conditions(reference, face, audio)
         blocks = [block.prepared(given) for block, given in zip(self.blocks, conditions, strict=True)]
         return PreparedConditions(self.embed_text(text), blocks, frames, reference[0].shape[1])
+
+    def hearing(self, prepared: PreparedConditions, audio: Tensor) -> PreparedConditions:
+        """Prepared conditions with this window's audio (B, F, window, layers, channels) instead of theirs."""
+        tokens = self.audio_projector(audio)
+        blocks = [
+            block.prepared(given._replace(audio=tokens))
+            for block, given in zip(self.blocks, prepared.blocks, strict=True)
+        ]
+        return replace(prepared, blocks=blocks, frames=audio.shape[1] // 4 + 1)
 
     def denoise(
         self, noisy: Tensor, timesteps: Tensor, image_condition: Tensor, prepared: PreparedConditions

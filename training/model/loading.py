@@ -96,9 +96,7 @@ def load_checkpoint(
         WeightsError: the checkpoint cannot be read or is not of this model. The model is as before.
     """
     checkpoint = path if isinstance(path, Checkpoint) else open_checkpoint(path)
-    entries = model.state_dict()
-    plan = checkpoint.in_our_names()
-    _compare(entries, plan, checkpoint, may_initialise)
+    plan = check_checkpoint(model, checkpoint, may_initialise)
     _allocate(model, dtype, torch.device(device))
     entries = model.state_dict()
     loaded = [name for name in plan.entries if not _is_table(name)]
@@ -117,6 +115,18 @@ def load_checkpoint(
         loaded_bytes=sum(entries[name].nbytes for name in loaded),
         dtype=next(model.parameters()).dtype,
     )
+
+
+def check_checkpoint(
+    model: PortraitModel,
+    path: str | Path | Checkpoint,
+    may_initialise: Collection[Part] = ("face", "audio"),
+) -> Plan:
+    """Whether `load_checkpoint` would take it, and how; no weight is read. Raises WeightsError."""
+    checkpoint = path if isinstance(path, Checkpoint) else open_checkpoint(path)
+    plan = checkpoint.in_our_names()
+    _compare(model.state_dict(), plan, checkpoint, may_initialise)
+    return plan
 
 
 def _compare(

@@ -71,7 +71,8 @@ def config_of(checkpoint: Checkpoint) -> ModelConfig:
     found = sizes(shapes)
     given = checkpoint.config
     if given is not None and "num_layers" in given and "_class_name" not in given:
-        return _checked(checkpoint, given, found)
+        settings = {key: value for key, value in given.items() if key != "training"}  # how it was made
+        return _checked(checkpoint, settings, found)
     fields: dict[str, Any] = {key: value for key, value in found.items() if key in ModelConfig.model_fields}
     cos = plan.entries.get("denoiser.rotary.cos")
     if checkpoint.vocabulary == "diffusers":
