@@ -1,30 +1,56 @@
 """`hallo3 animate`: what cannot be used is named before a model is loaded; how far it is, while it works."""
 
+import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+from cluster.arguments import positive
 
 PROBLEM, WRONG_INPUT = 1, 2
 LINE_EVERY_S = 10.0
 
 
-def run(
-    checkpoint: Path,
-    image: Path,
-    audio: Path,
-    output: Path,
-    *,
-    prompt: str,
-    seed: int,
-    steps: int,
-    guidance: float,
-    two_passes: bool,
-    sampler: str,
-    encoders: list[str],
-    device: str,
-) -> int:
+def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """`animate` and its options."""
+    command = commands.add_parser(
+        "animate",
+        help="a portrait and a voice -> a video",
+        description="Make the person in an image say what is heard, for as long as it is heard.",
+    )
+    given: dict[str, Any] = {"required": True, "type": Path}
+    command.add_argument("--checkpoint", metavar="C", help="a run, its export, or Hallo3's weights", **given)
+    command.add_argument("--image", metavar="I", help="any common format; the largest face speaks", **given)
+    command.add_argument("--audio", metavar="A", help="any format, also a video with sound", **given)
+    command.add_argument("--output", metavar="V.mp4", help="H.264 and AAC, as long as the sound", **given)
+    command.add_argument("--prompt", default="", metavar="P", help="what the video shows, in words")
+    add_sampling(command)
+    command.set_defaults(run=run)
+
+
+def add_sampling(command: argparse.ArgumentParser) -> None:
+    """How videos are made, with upstream's values: what `animate` and `app` have in common."""
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="the same one, the same video")
+    command.add_argument("--steps", type=positive, default=50, metavar="N", help="of the sampler, a window")
+    command.add_argument(
+        "--guidance", type=float, default=3.5, metavar="G", help="scale; 1: none, in half of the time"
+    )
+    command.add_argument(
+        "--two-passes", action="store_true", help="guidance in half of the memory, in a little more time"
+    )
+    command.add_argument(
+        "--sampler", choices=["upstream", "clean"], default="upstream", help="clean: without its quirks"
+    )
+    command.add_argument(
+        "--encoders", nargs="+", default=[], metavar="KEY=VALUE", help="e.g. autoencoder=CogVideoX-5b-I2V"
+    )
+    command.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+
+
+def run(options: argparse.Namespace) -> int:
     """Make one video; the exit status."""
-    for given in (checkpoint, image, audio):
+    for given in (options.checkpoint, options.image, options.audio):
         if not given.exists():
             return _fail(f"{given}: no such file or folder", WRONG_INPUT)
     try:
@@ -42,14 +68,19 @@ def run(
     except ModuleNotFoundError as error:
         return _fail(f"animating needs {error.name}; pip install 'hallo3[train,eval]'", PROBLEM)
 
+    device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    scale = guidance if guidance != 1 else None
-    sampling = Sampling(steps, scale, compat=sampler == "upstream", two_passes=two_passes)
-    take = Take(image, audio, output, prompt, seed)
+    sampling = Sampling(
+        options.steps,
+        options.guidance if options.guidance != 1 else None,
+        compat=options.sampler == "upstream",
+        two_passes=options.two_passes,
+    )
+    take = Take(options.image, options.audio, options.output, options.prompt, options.seed)
     try:
         check(take)
-        animator = Animator.load(checkpoint, sampling, encoders, device)
+        animator = Animator.load(options.checkpoint, sampling, options.encoders, device)
         made = animator.animate(take, _Told())
     except (
         *(AnimateError, ConfigError, EncodersError, MediaError, PictureError),
@@ -59,10 +90,10 @@ def run(
     except BeingMade as error:
         return _fail(error, PROBLEM)
     except OSError as error:
-        return _fail(f"{error.filename or output}: {error.strerror or error}", PROBLEM)
+        return _fail(f"{error.filename or take.output}: {error.strerror or error}", PROBLEM)
     for warning in made.warnings:
         print(f"hallo3: {warning}", file=sys.stderr)
-    print(f"{output}: {made.frames} frames, {made.frames / 25:.2f} s")
+    print(f"{take.output}: {made.frames} frames, {made.frames / 25:.2f} s")
     return 0
 
 

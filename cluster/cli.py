@@ -9,6 +9,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cluster import animate
+from cluster.arguments import positive
+
 PROBLEM, WRONG_INPUT, TOO_MANY_FAILED, STOPPED = 1, 2, 4, 130
 
 
@@ -40,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_weights(commands)
     _add_plan(commands)
     _add_train(commands)
-    _add_animate(commands)
+    animate.add_command(commands)
     _add_demo(commands)
     return parser
 
@@ -55,7 +58,7 @@ def _add_curate(commands: argparse._SubParsersAction) -> None:
         "config", metavar="CONFIG", help="a preset (talking_head, wild, demo) or a YAML file"
     )
     command.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. sources=videos/ output=out")
-    command.add_argument("--sample", type=_positive, metavar="N", help="a pilot: yield and cost of N sources")
+    command.add_argument("--sample", type=positive, metavar="N", help="a pilot: yield and cost of N sources")
     command.add_argument(
         "--on", metavar="ADDRESS", help="run as a job on a Ray cluster, e.g. http://head:8265"
     )
@@ -89,7 +92,7 @@ def _add_dataset(commands: argparse._SubParsersAction) -> None:
     ):
         action = actions.add_parser(name, help=help_text, description=help_text)
         action.add_argument("dataset", metavar="DATASET")
-        action.add_argument("--version", type=_positive, metavar="N", help="instead of the current one")
+        action.add_argument("--version", type=positive, metavar="N", help="instead of the current one")
         action.set_defaults(run=run)
         if name == "explain":
             action.add_argument("name", metavar="NAME", help="clip_id, source path or name, or sha256")
@@ -112,9 +115,9 @@ def _add_diff(actions: argparse._SubParsersAction) -> None:
     action.add_argument("dataset", metavar="DATASET")
     action.add_argument("other", metavar="OTHER", nargs="?", help="a second dataset; else DATASET itself")
     action.add_argument(
-        "--from", dest="before", type=_positive, metavar="N", help="DATASET's version; else the one before"
+        "--from", dest="before", type=positive, metavar="N", help="DATASET's version; else the one before"
     )
-    action.add_argument("--to", dest="after", type=_positive, metavar="N", help="else the current one")
+    action.add_argument("--to", dest="after", type=positive, metavar="N", help="else the current one")
     action.add_argument("--json", action="store_true", help="for programs")
     action.set_defaults(run=_diff)
 
@@ -147,7 +150,7 @@ def _add_precompute(actions: argparse._SubParsersAction) -> None:
     usage = "hallo3 dataset precompute DATASET --for CONFIG [key=value ...] [option ...]"
     action = actions.add_parser("precompute", help=text, description=text, usage=usage)
     action.add_argument("dataset", metavar="DATASET")
-    action.add_argument("--version", type=_positive, metavar="N", help="instead of the current one")
+    action.add_argument("--version", type=positive, metavar="N", help="instead of the current one")
     action.add_argument(
         "--for",
         dest="config",
@@ -164,11 +167,11 @@ def _add_precompute(actions: argparse._SubParsersAction) -> None:
     )
     action.add_argument(
         "--condition-variants",
-        type=_positive,
+        type=positive,
         metavar="K",
         help="and K draws of what is shown beside a window",
     )
-    action.add_argument("--workers", type=_positive, metavar="N", help="else one a GPU, or one a CPU")
+    action.add_argument("--workers", type=positive, metavar="N", help="else one a GPU, or one a CPU")
     action.add_argument(
         "--on", metavar="ADDRESS", help="run as a job on a Ray cluster, e.g. http://head:8265"
     )
@@ -238,48 +241,11 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(run=_train)
 
 
-def _add_animate(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "animate",
-        help="a portrait and a voice -> a video",
-        description="Make the person in an image say what is heard, for as long as it is heard.",
-    )
-    given = {"required": True, "type": Path}
-    command.add_argument("--checkpoint", metavar="C", help="a run, its export, or Hallo3's weights", **given)
-    command.add_argument("--image", metavar="I", help="any common format; the largest face speaks", **given)
-    command.add_argument("--audio", metavar="A", help="any format, also a video with sound", **given)
-    command.add_argument("--output", metavar="V.mp4", help="H.264 and AAC, as long as the sound", **given)
-    command.add_argument("--prompt", default="", metavar="P", help="what the video shows, in words")
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="the same one, the same video")
-    command.add_argument("--steps", type=_positive, default=50, metavar="N", help="of the sampler, a window")
-    command.add_argument(
-        "--guidance", type=float, default=3.5, metavar="G", help="scale; 1: none, in half of the time"
-    )
-    command.add_argument(
-        "--two-passes", action="store_true", help="guidance in half of the memory, in a little more time"
-    )
-    command.add_argument(
-        "--sampler", choices=["upstream", "clean"], default="upstream", help="clean: without its quirks"
-    )
-    command.add_argument(
-        "--encoders", nargs="+", default=[], metavar="KEY=VALUE", help="e.g. autoencoder=CogVideoX-5b-I2V"
-    )
-    command.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    command.set_defaults(run=_animate)
-
-
 def _add_demo(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("demo", help="everything on this machine, from made source videos")
     command.add_argument("--output", default="demo", metavar="FOLDER")
     command.add_argument("--minutes", type=float, default=3.0, metavar="M", help="how long training may take")
     command.set_defaults(run=_demo)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return number
 
 
 def _curate(options: argparse.Namespace) -> int:
@@ -306,19 +272,6 @@ def _train(options: argparse.Namespace) -> int:
     from cluster import training
 
     return training.run(config, options.allow_change)
-
-
-def _animate(options: argparse.Namespace) -> int:
-    from cluster import animate
-
-    how = ("prompt", "seed", "steps", "guidance", "two_passes", "sampler", "encoders", "device")
-    return animate.run(
-        options.checkpoint,
-        options.image,
-        options.audio,
-        options.output,
-        **{name: getattr(options, name) for name in how},
-    )
 
 
 def _plan(options: argparse.Namespace) -> int:
