@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from data_pipeline.clip import Reason
-from data_pipeline.media import MediaError, read_audio
+from data_pipeline.media import MediaError, decord_pictures, read_audio
 
 Box = tuple[float, float, float, float]
 """x0 y0 x1 y1."""
@@ -71,7 +71,7 @@ class ClipFrames:
             file.write(mp4)
             file.flush()
             self._reader = decord.VideoReader(file.name, ctx=decord.cpu(0), num_threads=1)
-            self.size: tuple[int, int] = self._reader[0].shape[:2]
+            self.size: tuple[int, int] = decord_pictures(self._reader, [0]).shape[1:3]
             """Height and width of the clip's own pictures."""
 
     def __len__(self) -> int:
@@ -86,7 +86,7 @@ class ClipFrames:
         if not all(0 <= number < len(self) for number in numbers):
             raise IndexError(f"frames {min(numbers)} to {max(numbers)} of a video of {len(self)}")
         with _told():
-            pictures = self._reader.get_batch(list(numbers)).asnumpy()
+            pictures = decord_pictures(self._reader, numbers)
         return np.stack([self.framing.picture(picture) for picture in pictures])
 
 

@@ -4,7 +4,7 @@
     path -> read_frames() -> VideoFrame after VideoFrame, by time stamps, converted only when asked
     path -> read_constant_rate() -> the frame on screen at every 1 / rate s
     path -> read_audio()  -> (S,) int16 mono, on the same clock
-    path -> frames_at()   -> (N, H, W, 3) uint8, at any times in any order
+    path -> frames_at()   -> (N, H, W, 3) uint8, at any times in any order; decord_pictures(): by number
     path -> encode_clip() -> one clip's .mp4 and .flac
 
 One clock for all of them: zero is the moment at which the file's first picture is shown, in seconds.
@@ -19,7 +19,7 @@ from data_pipeline.media.damage import MAX_DAMAGED
 from data_pipeline.media.encode import EncodedClip, encode_clip
 from data_pipeline.media.info import MAX_PIXELS, AudioStream, MediaError, MediaInfo, VideoStream
 from data_pipeline.media.probe import probe
-from data_pipeline.media.random_access import frames_at
+from data_pipeline.media.random_access import decord_pictures, frames_at
 from data_pipeline.media.video import VideoFrame, read_constant_rate, read_frames
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "MediaInfo",
     "VideoFrame",
     "VideoStream",
+    "decord_pictures",
     "encode_clip",
     "frames_at",
     "probe",

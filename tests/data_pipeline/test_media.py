@@ -204,6 +204,19 @@ def test_a_variable_frame_rate_keeps_its_times(tmp_path: Path) -> None:
     assert [number_in(picture) for picture in frames_at(path, [0.39, 0.4, 0.89, 1.1])] == [3, 4, 5, 7]
 
 
+@pytest.mark.parametrize("width", [48, 96, 144])
+def test_narrow_pictures_are_read_by_number_where_their_rows_are_padded(tmp_path, width) -> None:
+    def slopes(number: int, width: int, height: int) -> np.ndarray:
+        across = np.linspace(20, 200, width) + 4 * number
+        return np.repeat(np.tile(across, (height, 1))[..., None], 3, axis=2).astype(np.uint8)
+
+    path = write_video(tmp_path / "narrow.mp4", n_frames=12, size=(width, 96), pixels=slopes)
+    expected = np.stack([frame.rgb() for frame in read_frames(path)])
+    found = frames_at(path, [number / 25 for number in range(12)])
+    assert found.shape == (12, 96, width, 3)
+    assert np.abs(found.astype(int) - expected).max() <= 2
+
+
 def test_more_threads_give_the_same_pictures(plain: Path) -> None:
     one = [frame.rgb().tobytes() for frame in read_frames(plain, threads=1)]
     assert [frame.rgb().tobytes() for frame in read_frames(plain, threads=3)] == one
