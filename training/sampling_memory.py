@@ -138,17 +138,15 @@ def one_block(config: ModelConfig) -> PortraitModel:
 def conditions_bytes(config: ModelConfig, size: Size) -> tuple[int, int]:
     """Keys and values of all blocks, and what there is beside them while they are made: for the first window
     the reference network's features, for each further one the keys and values of what the last one heard."""
-    denoiser, audio = one_block(config).denoiser, _heard(config)
     make = partial(_prepared, config, size, HALVES)
-    block = make().blocks[0]
-    others = config.num_layers - 1
-    features = config.num_layers * _feature(config, size).nbytes
-    first = features + peak_bytes(make) - bytes_of(tree_leaves(block))
     prepared = make()
-    further = peak_bytes(lambda: denoiser.hearing(prepared, audio)) + others * bytes_of(
-        tree_leaves(block.audio)
-    )
-    return config.num_layers * bytes_of(tree_leaves(block)), max(first, further)
+    hear = partial(one_block(config).denoiser.hearing, prepared, _heard(config))
+    of_block, of_sound = (bytes_of(tree_leaves(each)) for each in (prepared.blocks, prepared.blocks[0].audio))
+    layers = config.num_layers
+    kept = layers * of_block
+    first = layers * _feature(config, size).nbytes + max(peak_bytes(make), kept)
+    further = kept + max(peak_bytes(hear), layers * of_sound)
+    return kept, max(first, further) - kept
 
 
 @cache
