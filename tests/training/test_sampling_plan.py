@@ -96,14 +96,14 @@ def test_the_weights_are_those_of_the_model_and_offloaded_those_that_stay_with_o
     assert planned["decoding"]["weights"] == stay
 
 
-@pytest.mark.parametrize("tile", [None, (32, 64), (64, 96)])
+@pytest.mark.parametrize("tile", [None, (32, 64), pytest.param((64, 64), marks=pytest.mark.slow)])
 def test_a_window_is_decoded_in_what_is_planned(tile) -> None:
     vae = tiny_vae()
     with torch.device("meta"):
         empty = diffusers.AutoencoderKLCogVideoX.from_config(vae.config)
-    latents = torch.randn(1, 4, 16, 8, 12)
+    latents = torch.randn(1, 4, 16, 8, 8)
     found = peak_of(partial(CogVideoXAutoencoder(vae, tile_px=tile).decode, latents))
-    assert vae_bytes(empty, 4, (64, 96), tile) == pytest.approx(found, rel=0.05)
+    assert vae_bytes(empty, 4, (64, 64), tile) == pytest.approx(found, rel=0.05)
 
 
 def test_what_is_not_listed_takes_less() -> None:
@@ -111,8 +111,8 @@ def test_what_is_not_listed_takes_less() -> None:
     latent, text = random(1, 1, 32, 16, 16), random(1, TINY.text_length, TINY.text_dim)
     assert peak_of(lambda: model.reference(latent, text)) < denoising_bytes(TINY, SIZE, 1)
     autoencoder = CogVideoXAutoencoder(tiny_vae())
-    decoding = peak_of(lambda: autoencoder.decode(torch.randn(1, 5, 16, 8, 8)))
-    assert peak_of(lambda: autoencoder.encode(torch.zeros(1, 3, 3, 64, 64))) < decoding
+    decoding = peak_of(lambda: autoencoder.decode(torch.randn(1, 3, 16, 4, 4)))
+    assert peak_of(lambda: autoencoder.encode(torch.zeros(1, 3, 3, 32, 32))) < decoding
 
 
 def codec(config: ModelConfig) -> PatchPcaAutoencoder:
@@ -126,6 +126,7 @@ def test_a_fitted_autoencoder_decodes_in_what_is_planned() -> None:
     assert decoding_bytes(TINY, True, SIZE, None) == pytest.approx(found, rel=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("two_passes", [False, True])
 def test_a_window_of_a_video_holds_at_the_most_what_is_planned(two_passes) -> None:
     config = TINY.model_copy(update={"num_heads": 12, "num_layers": 1})
