@@ -44,8 +44,8 @@ PRECISION = torch.bfloat16
 HALVES = 2
 """Of guidance's batch."""
 HEARD_S = 60
-CONVOLVED_BYTES_A_SECOND = 3 * 3200 * 512 * 4
-"""Of wav2vec 2.0's first layer, float32: before its norm, behind it, activated."""
+CONVOLVED_BYTES_A_SECOND = 2 * 3200 * 512 * 4
+"""Of wav2vec 2.0's first layer in float32, before its norm and behind it: the most that hearing holds."""
 TILE_STEP = 0.75
 """Of a tile's side: neighbours share a quarter."""
 
