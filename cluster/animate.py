@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster.arguments import positive
+from cluster.arguments import pixels, positive, rate
 
 PROBLEM, WRONG_INPUT = 1, 2
 LINE_EVERY_S = 10.0
@@ -40,6 +40,16 @@ def add_sampling(command: argparse.ArgumentParser) -> None:
         "--two-passes", action="store_true", help="guidance in half of the memory, in a little more time"
     )
     command.add_argument(
+        "--size", type=pixels(8), metavar="HxW", help="px of the model's frame, e.g. 480x720; else its own"
+    )
+    command.add_argument("--fps", type=rate, default=25, metavar="F", help="frames a second")
+    command.add_argument(
+        "--tile", type=pixels(32), metavar="HxW", help="px the autoencoder computes at a time, e.g. 256x384"
+    )
+    command.add_argument(
+        "--offload", action="store_true", help="weights in the host's memory, layer by layer on the GPU"
+    )
+    command.add_argument(
         "--sampler", choices=["upstream", "clean"], default="upstream", help="clean: without its quirks"
     )
     command.add_argument(
@@ -62,6 +72,7 @@ def run(options: argparse.Namespace) -> int:
         from evaluation.animator import AnimateError, Animator, Take, check
         from evaluation.parts import BeingMade
         from evaluation.picture import PictureError
+        from evaluation.setup import Setup
         from training.encoders import EncodersError
         from training.generate import Sampling
         from training.model.weights_map import WeightsError
@@ -77,10 +88,11 @@ def run(options: argparse.Namespace) -> int:
         compat=options.sampler == "upstream",
         two_passes=options.two_passes,
     )
+    setup = Setup(options.size, options.fps, options.tile, options.offload)
     take = Take(options.image, options.audio, options.output, options.prompt, options.seed)
     try:
         check(take)
-        animator = Animator.load(options.checkpoint, sampling, options.encoders, device)
+        animator = Animator.load(options.checkpoint, sampling, options.encoders, device, setup)
         made = animator.animate(take, _Told())
     except (
         *(AnimateError, ConfigError, EncodersError, MediaError, PictureError),
@@ -93,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
         return _fail(f"{error.filename or take.output}: {error.strerror or error}", PROBLEM)
     for warning in made.warnings:
         print(f"hallo3: {warning}", file=sys.stderr)
-    print(f"{take.output}: {made.frames} frames, {made.frames / 25:.2f} s")
+    print(f"{take.output}: {made.frames} frames, {made.frames / options.fps:.2f} s")
     return 0
 
 

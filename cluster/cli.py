@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cluster import animate
-from cluster.arguments import positive
+from cluster.arguments import pixels, positive
 
 PROBLEM, WRONG_INPUT, TOO_MANY_FAILED, STOPPED = 1, 2, 4, 130
 
@@ -212,7 +212,7 @@ def _add_convert(actions: argparse._SubParsersAction) -> None:
 def _add_plan(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "plan",
-        help="what a training run would take: memory of a GPU, and days",
+        help="what training or animating would take: memory of a GPU, and days",
         description="Say whether a training run fits, what would make it fit, and how long it takes.",
     )
     command.add_argument("config", metavar="CONFIG", help="a preset or a YAML file")
@@ -221,6 +221,12 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--gpu-gb", type=float, metavar="GB", help="its memory, where it is another")
     command.add_argument("--utilization", type=float, default=0.35, metavar="SHARE", help="of its peak")
     command.add_argument("--json", action="store_true", help="for programs")
+    videos = command.add_argument_group("videos instead of training, made with flags of `hallo3 animate`")
+    videos.add_argument("--animate", action="store_true", help="plan the making of videos")
+    videos.add_argument("--two-passes", action="store_true")
+    videos.add_argument("--offload", action="store_true")
+    videos.add_argument("--tile", type=pixels(32), metavar="HxW")
+    videos.add_argument("--size", type=pixels(8), metavar="HxW")
     command.set_defaults(run=_plan)
 
 
@@ -275,6 +281,14 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
+    if options.animate:
+        from cluster import animate_plan
+
+        return animate_plan.run(options)
+    if options.two_passes or options.offload or options.tile or options.size:
+        return _fail(
+            "--two-passes, --offload, --tile and --size are about videos: add --animate", WRONG_INPUT
+        )
     from cluster import plan
 
     how = options.gpu, options.gpu_gb, options.utilization, options.json
@@ -419,7 +433,7 @@ def _print(lines: object) -> int:
     return 0
 
 
-def _fail(error: Exception, status: int) -> int:
+def _fail(error: Exception | str, status: int) -> int:
     print(f"hallo3: {error}", file=sys.stderr)
     return status
 

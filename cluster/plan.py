@@ -10,7 +10,7 @@ from data_pipeline.config_file import ConfigError, read_values
 from training.config import PRESETS, TrainConfig, load_config
 
 if TYPE_CHECKING:
-    from training.plan import Plan
+    from training.plan import Gpu, Plan
 
 PROBLEM, WRONG_INPUT = 1, 2
 NOWHERE = "-"
@@ -23,16 +23,13 @@ def run(
 ) -> int:
     """Print the plan of the configuration `name`; 1 where it does not fit."""
     try:
-        config = _config(name, overrides)
+        config, kind = config_of(name, overrides), gpu_of(gpu, gpu_gb)
     except ConfigError as error:
-        return _fail(error, WRONG_INPUT)
-    try:
-        from training.plan import GPUS, plan
+        return fail(error, WRONG_INPUT)
     except ModuleNotFoundError as error:
-        return _fail(f"needs {error.name}; pip install 'hallo3[train]'", PROBLEM)
-    if gpu not in GPUS:
-        return _fail(f"--gpu {gpu}: known are {', '.join(GPUS)}", WRONG_INPUT)
-    kind = GPUS[gpu] if gpu_gb is None else replace(GPUS[gpu], gb=gpu_gb)
+        return fail(f"needs {error.name}; pip install 'hallo3[train]'", PROBLEM)
+    from training.plan import plan
+
     made = plan(config, kind, utilization)
     if as_json:
         print(json.dumps(values(made), indent=2))
@@ -56,15 +53,15 @@ def lines(plan: "Plan", name: str, gpu: str) -> Iterator[str]:
     yield f"  memory of a GPU    {how}"
     for part, size in memory.gpu.items():
         bar = "#" * min(40, round(40 * size / (plan.gpu.gb * 1e9)))
-        yield f"    {part:<{LABEL - 2}}{_gb(size)}  {bar}".rstrip()
+        yield f"    {part:<{LABEL - 2}}{gigabytes(size)}  {bar}".rstrip()
     left = plan.gpu.gb * 1e9 - memory.gpu_bytes
     verdict = f"fits, {left / 1e9:.1f} GB are left" if left >= 0 else f"{-left / 1e9:.1f} GB too much"
-    yield f"    {'together':<{LABEL - 2}}{_gb(memory.gpu_bytes)}  of {plan.gpu.gb:g} GB: {verdict}"
+    yield f"    {'together':<{LABEL - 2}}{gigabytes(memory.gpu_bytes)}  of {plan.gpu.gb:g} GB: {verdict}"
     if memory.host:
         yield ""
         yield "  memory of the host, a worker"
         for part, size in memory.host.items():
-            yield f"    {part:<{LABEL - 2}}{_gb(size)}"
+            yield f"    {part:<{LABEL - 2}}{gigabytes(size)}"
     yield ""
     yield from _verdict(plan)
     tflop = {
@@ -114,8 +111,17 @@ def _verdict(plan: "Plan") -> Iterator[str]:
     yield ""
 
 
-def _config(name: str, overrides: Sequence[str]) -> TrainConfig:
-    """The configuration, with a dataset and an output where none are given."""
+def gpu_of(name: str, gb: float | None) -> "Gpu":
+    """A known GPU, or one like it with other memory. Raises ConfigError."""
+    from training.plan import GPUS
+
+    if name not in GPUS:
+        raise ConfigError(f"--gpu {name}: known are {', '.join(GPUS)}")
+    return GPUS[name] if gb is None else replace(GPUS[name], gb=gb)
+
+
+def config_of(name: str, overrides: Sequence[str]) -> TrainConfig:
+    """The configuration, with a dataset and an output where none are given. Raises ConfigError."""
     given = list(overrides)
     there = read_values(PRESETS, name)
     for key in ("dataset", "output"):
@@ -131,7 +137,7 @@ def _count(number: int) -> str:
     return str(number)
 
 
-def _gb(size: float) -> str:
+def gigabytes(size: float) -> str:
     return f"{size / 1e9:>9.2f} GB"
 
 
@@ -142,6 +148,6 @@ def _time(seconds: float) -> str:
     return f"{seconds:.3g} s"
 
 
-def _fail(error: Exception | str, status: int) -> int:
+def fail(error: Exception | str, status: int) -> int:
     print(f"hallo3: {error}", file=sys.stderr)
     return status

@@ -27,14 +27,17 @@ from data_pipeline.media import read_audio
 from data_pipeline.models.face_models import FaceModels, face_models
 from evaluation.parts import Parts
 from evaluation.picture import PictureError, Shown, read_picture, show
+from evaluation.setup import Setup
 from training.config import ConditionsConfig, EncodersConfig
-from training.encoders import FITTED, SpeechEncoder, load_autoencoder, load_speech, load_text
+from training.encoders import FITTED, SpeechEncoder, load_text
 from training.export import EXPORT
 from training.features import FPS
+from training.frame_size import for_frames
 from training.generate import Generator, Sampling
 from training.model.config import ModelConfig
-from training.model.loading import load_model
+from training.model.sizes import config_of
 from training.model.text import NoText, TextEncoder
+from training.model.weight_files import open_checkpoint
 from training.windows_of_speech import OVERLAP_FRAMES
 
 SOUND_RATE = 48_000
@@ -101,12 +104,15 @@ class Animator:
         text: Callable[[], TextEncoder],
         faces: FaceModels,
         about: dict[str, Any],
+        fps: int = FPS,
     ) -> None:
         self.generator = generator
         self._speech = speech
         self._load_text = text
         self._faces = faces
         self._about = about
+        self.fps = fps
+        """Of the videos."""
 
     @classmethod
     def load(
@@ -115,40 +121,47 @@ class Animator:
         sampling: Sampling | None = None,
         encoders: Sequence[str] = (),
         device: str = "cpu",
+        setup: Setup | None = None,
     ) -> Self:
         """A model and the frozen ones around it.
 
         Args:
             checkpoint: RUN, RUN/export, or weights of Hallo3's form (weight_files.py).
             encoders: KEY=VALUE in place of what the checkpoint's config.json says (`EncodersConfig`).
+            setup: size and rate of the frames, and what makes the model fit a small GPU.
 
         Raises:
-            AnimateError: there is no checkpoint, or one that hears nothing.
+            AnimateError: there is no checkpoint, or one that hears nothing or makes no frames of this size.
             ConfigError, WeightsError, EncodersError, WeightsUnavailable: in words.
         """
         folder = checkpoint / EXPORT if (checkpoint / EXPORT).is_dir() else checkpoint
         if not folder.exists():
             raise AnimateError(f"{checkpoint}: no such checkpoint; give a run, its export, or weights")
-        given, sampling = model_of(folder, encoders), sampling or Sampling()
-        dtype = torch.bfloat16 if device == "cuda" else torch.float32
-        model, _ = load_model(folder, dtype, device)
-        sizes = model.config
+        given, sampling, setup = model_of(folder, encoders), sampling or Sampling(), setup or Setup()
+        opened = open_checkpoint(folder)
+        sizes = config_of(opened)
         if sizes.audio is None:
             raise AnimateError(f"{checkpoint}: has no audio part (phase identity); give one of phase audio")
-        autoencoder = load_autoencoder(given.encoders, sizes, device)
-        generator = Generator(model.eval(), autoencoder, sampling, given.conditions)
-        speech = load_speech(given.encoders, sizes, device)
+        try:
+            sizes = for_frames(sizes, setup.size)
+        except ValueError as error:
+            raise AnimateError(f"{checkpoint}: {error}") from None
+        speech = setup.speech(given.encoders, sizes, device)
+        autoencoder = setup.autoencoder(given.encoders, sizes, device)
+        model = setup.networks(opened, sizes, device)
+        generator = Generator(model, autoencoder, sampling, given.conditions, setup.size)
         about = {
             "checkpoint": digest_of_files(folder),
             "autoencoder": generator.autoencoder.digest,
             "speech": speech.digest,
             **vars(sampling),
+            **setup.about(sizes),
         }
 
         def text() -> TextEncoder:
             return load_text(given.encoders, sizes, device)
 
-        return cls(generator, speech, text, _faces_of(sizes), about)
+        return cls(generator, speech, text, _faces_of(sizes), about, setup.fps)
 
     def animate(self, take: Take, told: Told = lambda made, of: None) -> Made:
         """Make one video, as long as its sound to within a frame.
@@ -165,7 +178,7 @@ class Animator:
         sound = _sound(take.audio, SOUND_RATE)
         text = self._embedded(take.prompt)
         about = self._told_of(take)
-        with Parts(take.output, about, FPS) as parts:
+        with Parts(take.output, about, self.fps) as parts:
             begun = parts.begun
             windows = self.generator.frames(shown.portrait, speech, text=text, seed=take.seed, begun=begun)
             made = begun.windows * self.generator.new_frames if begun else 0
@@ -191,7 +204,7 @@ class Animator:
         sound = _sound(audio, ANALYSIS_RATE).astype(np.float32)
         sound /= 32768
         try:
-            return torch.from_numpy(self._speech.encode(sound))
+            return torch.from_numpy(self._speech.encode(sound, self.fps))
         except ValueError as error:
             raise AnimateError(f"{audio}: {error}") from None
 

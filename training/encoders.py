@@ -42,7 +42,7 @@ class EncodersError(RuntimeError):
 
 
 class SpeechEncoder(Protocol):
-    """Hears a sound as one row of features a video frame, 25 a second."""
+    """Hears a sound as one row of features a video frame."""
 
     @property
     def layers(self) -> int: ...
@@ -55,11 +55,11 @@ class SpeechEncoder(Protocol):
         """Equal for two encoders exactly when their weights and settings are."""
         ...
 
-    def encode(self, wav: np.ndarray) -> np.ndarray:
+    def encode(self, wav: np.ndarray, fps: float = 25) -> np.ndarray:
         """(S,) float32 of -1..1, mono at 16 kHz, a whole clip -> (F, layers, channels) float32.
 
-        F is the frames that the sound lasts, the last may be begun only. Levels are those of the whole
-        sound, so a part of it must be cut out of the features, not encoded by itself.
+        F is the frames that the sound lasts at `fps`, the last may be begun only. Levels are those of the
+        whole sound, so a part of it must be cut out of the features, not encoded by itself.
 
         Raises:
             ValueError: it has another shape, is too short, or holds more than numbers.
@@ -88,8 +88,15 @@ def load_encoders(config: EncodersConfig, sizes: ModelConfig, device: str = "cpu
     )
 
 
-def load_autoencoder(config: EncodersConfig, sizes: ModelConfig, device: str = "cpu") -> Autoencoder:
-    """By what lies in its folder. Raises EncodersError."""
+def load_autoencoder(
+    config: EncodersConfig,
+    sizes: ModelConfig,
+    device: str = "cpu",
+    tile_px: tuple[int, int] | None = None,
+) -> Autoencoder:
+    """By what lies in its folder; `tile_px` as CogVideoXAutoencoder has it, no other computes in tiles.
+
+    Raises EncodersError."""
     key = "encoders.autoencoder"
     if not config.autoencoder:
         raise EncodersError(
@@ -100,9 +107,16 @@ def load_autoencoder(config: EncodersConfig, sizes: ModelConfig, device: str = "
     try:
         found: Autoencoder
         if (folder / "codec.json").is_file():
+            if tile_px is not None:
+                raise EncodersError(
+                    f"{key}={config.autoencoder} is a fitted codec, which takes little memory and knows no "
+                    "tiles; give none (--tile)"
+                )
             found = PatchPcaAutoencoder.load(folder).to(device)
         else:
-            found = CogVideoXAutoencoder.load(config.autoencoder, device=device)
+            found = CogVideoXAutoencoder.load(
+                config.autoencoder, device=device, tile_px=tile_px, slicing=True
+            )
     except (PretrainedError, OSError, ValueError) as error:
         raise EncodersError(f"{key}: {error}") from error
     if found.latent_channels != sizes.out_channels:
@@ -169,8 +183,8 @@ class LogMel:
         rates = {"mel_rate": speech_features.MEL_RATE, "window_s": speech_features.WINDOW_S}
         self.digest = digest_of({}, speech="log_mel", layers=self.layers, channels=self.channels, **rates)
 
-    def encode(self, wav: np.ndarray) -> np.ndarray:
-        return speech_features.log_mel_features(wav)
+    def encode(self, wav: np.ndarray, fps: float = 25) -> np.ndarray:
+        return speech_features.log_mel_features(wav, fps)
 
 
 class WhisperStates:
@@ -185,28 +199,28 @@ class WhisperStates:
         windows = {"window_s": speech_features.WINDOW_S, "context_s": speech_features.CONTEXT_S}
         self.digest = digest_of({}, speech="whisper", files=files, **windows)
 
-    def encode(self, wav: np.ndarray) -> np.ndarray:
-        return speech_features.speech_features(self._model, wav)
+    def encode(self, wav: np.ndarray, fps: float = 25) -> np.ndarray:
+        return speech_features.speech_features(self._model, wav, fps)
 
 
 class Wav2Vec2Layers:
     """The outputs of all of wav2vec 2.0's layers, which Hallo3's published weights were trained on."""
 
     def __init__(self, source: str | Path, device: str = "cpu") -> None:
-        self._model = wav2vec2.load(Path(source).expanduser()).to(device)  # type: ignore[arg-type]
-        self.layers = int(self._model.config.num_hidden_layers)
-        self.channels = int(self._model.config.hidden_size)
-        about = self._model.config  # what changes the numbers and is not told by the weights' shapes
+        self.model = wav2vec2.load(Path(source).expanduser()).to(device)  # type: ignore[arg-type]
+        self.layers = int(self.model.config.num_hidden_layers)
+        self.channels = int(self.model.config.hidden_size)
+        about = self.model.config  # what changes the numbers and is not told by the weights' shapes
         self.digest = digest_of(
-            self._model.state_dict(),
+            self.model.state_dict(),
             speech="wav2vec2",
             strides=list(about.conv_stride),
             heads=about.num_attention_heads,
             stable_layer_norm=about.do_stable_layer_norm,
         )
 
-    def encode(self, wav: np.ndarray) -> np.ndarray:
-        return wav2vec2.speech_features(self._model, wav)
+    def encode(self, wav: np.ndarray, fps: float = 25) -> np.ndarray:
+        return wav2vec2.speech_features(self.model, wav, fps)
 
 
 def fit_for_run(config: TrainConfig, dataset: Dataset) -> Path:

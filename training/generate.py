@@ -29,6 +29,7 @@ from training.diffusion import (
     in_two_passes,
     seed_of,
 )
+from training.frame_size import Size, trained_size
 from training.model.autoencoder import SPATIAL_STRIDE, Autoencoder
 from training.model.config import AudioConditionConfig
 from training.model.denoiser import PreparedConditions
@@ -95,6 +96,7 @@ class Generator:
 
     Args:
         conditions: `masked_pixels` of the model's training; None: upstream's.
+        size: (height, width) of frames in px; None: those of the model's training (frame_size.py).
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Generator:
         autoencoder: Autoencoder,
         sampling: Sampling = Sampling(),
         conditions: ConditionsConfig | None = None,
+        size: Size | None = None,
     ) -> None:
         self.model = model
         self.autoencoder = autoencoder
@@ -110,8 +113,7 @@ class Generator:
         self._two_passes = sampling.two_passes
         self._sampler = DpmSolverSde(ZeroSnrSchedule(), sampling.steps, compat=sampling.compat)
         self._guidance = None if sampling.guidance is None else ConstantGuidance(sampling.guidance)
-        sizes = model.config
-        self.framing = Framing(SPATIAL_STRIDE * sizes.latent_height, SPATIAL_STRIDE * sizes.latent_width)
+        self.framing = Framing(*(size or trained_size(model.config)))
 
     @property
     def new_frames(self) -> int:
@@ -128,7 +130,7 @@ class Generator:
         seed: int = 0,
         begun: Begun | None = None,
     ) -> Iterator[np.ndarray]:
-        """The video's frames, window after window as they are made: (n, height, width, 3) uint8, at 25 fps.
+        """The video's frames, window after window as they are made: (n, height, width, 3) uint8.
 
         Args:
             speech: (F, layers, channels), a row a frame; None for a model without an audio part.
@@ -162,7 +164,6 @@ class Generator:
         guidance = self._guidance
         if given.heard is None and not given.text.any():
             guidance = None  # both of its halves would be the same
-        bank = self._bank(given.face, given.seed)
         prepared: PreparedConditions | None = None
         motion = given.picture[:, None].expand(-1, OVERLAP_FRAMES, -1, -1)
         first = 0
@@ -173,7 +174,7 @@ class Generator:
                 continue
             audio = self._audio(given.heard, indices, guidance)
             if prepared is None:
-                prepared = self._prepared(given, bank, audio, guidance)
+                prepared = self._prepared(given, self._bank(given.face, given.seed), audio, guidance)
             elif audio is not None:
                 prepared = self.model.denoiser.hearing(prepared, audio)
             seed = seed_of("window", given.seed, number)
@@ -244,9 +245,8 @@ class Generator:
         sizes, denoiser = self.model.config, self.model.denoiser
         like = denoiser.positions
         shown = image_condition(picture, motion, self._conditions, seed, training=False)
-        condition = torch.zeros(
-            1, sizes.latent_frames, sizes.out_channels, sizes.latent_height, sizes.latent_width
-        ).to(like)
+        size = (side // SPATIAL_STRIDE for side in (self.framing.height, self.framing.width))
+        condition = torch.zeros(1, sizes.latent_frames, sizes.out_channels, *size).to(like)
         condition[:, :1] = self._encoded(shown, seed)
 
         def given(conditions: PreparedConditions) -> Denoise:

@@ -54,6 +54,38 @@ def test_what_cannot_be_used_ends_with_status_2_and_its_name(given, changed, wor
     assert not given["output"].exists()
 
 
+def test_size_and_rate_are_flags(given, capsys) -> None:
+    assert animate(given, "--guidance", "1", "--size", "80x80", "--fps", "30", "--offload") == 0
+    assert f"{given['output']}: 15 frames, 0.50 s" in capsys.readouterr().out
+    video = probe(given["output"]).video
+    assert (video.height, video.width, video.fps) == (80, 80, 30)
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        (("--size", "big"), "big is not HEIGHTxWIDTH, e.g. 480x720"),
+        (("--size", "60x60"), "60x60 is not of multiples of 8 px"),
+        (("--tile", "240x360"), "240x360 is not of multiples of 32 px"),
+        (("--fps", "29.97"), "29.97 is no whole number from 10 to 60"),
+        (("--fps", "5"), "5 is no whole number from 10 to 60"),
+    ],
+)
+def test_sizes_and_rates_that_cannot_be_are_refused_at_once(given, flag, words, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        animate(given, *flag)
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"), [(("--size", "72x64"), "multiples of 16 px"), (("--tile", "32x32"), "a fitted codec")]
+)
+def test_what_this_model_cannot_do_ends_with_status_2(given, flag, words, capsys) -> None:
+    assert animate(given, *flag) == 2
+    assert words in capsys.readouterr().err
+
+
 def test_files_are_looked_at_before_a_model_is(given, tmp_path, capsys) -> None:
     (tmp_path / "no_model").mkdir()
     assert animate(given | {"checkpoint": tmp_path / "no_model", "audio": given["image"]}) == 2

@@ -37,3 +37,30 @@ def test_a_wrong_key_and_an_unknown_gpu_end_with_status_2(capsys) -> None:
     assert cli.main(["plan", "demo_audio", "max_step=3"]) == 2
     assert cli.main(["plan", "demo_audio", "--gpu", "abacus"]) == 2
     assert "known are h100" in capsys.readouterr().err
+
+
+def test_animating_is_planned_by_moment(capsys) -> None:
+    assert cli.main(["plan", "demo_audio", "--animate", "--two-passes", "--size", "128x128"]) == 0
+    told = capsys.readouterr().out
+    for word in ("frames of 128x128", "--two-passes", "denoising", "the most: decoding", "of 80 GB: fits"):
+        assert word in told
+
+
+def test_animating_that_does_not_fit_ends_with_status_1_and_the_flags_that_make_it_fit(capsys) -> None:
+    assert cli.main(["plan", "small_audio", "encoders.text=none", "--animate", "--gpu-gb", "6"]) == 1
+    told = capsys.readouterr().out
+    assert "of 6 GB: 3.3 GB too much" in told
+    assert "it would fit with  --tile 128x192" in told
+    assert cli.main(["plan", "demo_audio", "--animate", "--gpu-gb", "1", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["change"] is None
+
+
+def test_a_plan_of_animating_that_cannot_be_ends_with_status_2(capsys) -> None:
+    for flags, words in (
+        (["--animate", "--tile", "64x64"], "a fitted autoencoder knows no tiles"),
+        (["--animate", "--gpu", "abacus"], "known are h100"),
+        (["--offload"], "are about videos: add --animate"),
+        (["phase=identity", "--animate"], "no audio part"),
+    ):
+        assert cli.main(["plan", "demo_audio", *flags]) == 2
+        assert words in capsys.readouterr().err

@@ -26,8 +26,7 @@ def check_tensor(
     )
     if not fits:
         raise ValueError(f"{name}: expected {_words(shape)}, got {_words(tensor.shape)}")
-    autocast = torch.is_autocast_enabled(like.device.type) and tensor.is_floating_point()
-    if tensor.dtype != like.dtype and not autocast:
+    if tensor.dtype != like.dtype and not _will_be_cast(tensor):
         raise ValueError(f"{name}: expected dtype {like.dtype} as the weights, got {tensor.dtype}")
     check_device(name, tensor, like)
     if finite and not torch.isfinite(tensor).all():
@@ -49,6 +48,10 @@ def check_timesteps(timesteps: object, batch: int, like: Tensor) -> None:
     if timesteps.is_complex() or timesteps.dtype == torch.bool:
         raise ValueError(f"timesteps: expected numbers of 0 ... 999, got {timesteps.dtype}")
     check_device("timesteps", timesteps, like)
+
+
+def _will_be_cast(tensor: Tensor) -> bool:
+    return torch.is_autocast_enabled(tensor.device.type) and tensor.is_floating_point()
 
 
 def _words(shape: Sequence[int | str]) -> str:
