@@ -113,6 +113,10 @@ class Generator:
         sizes = model.config
         self.framing = Framing(SPATIAL_STRIDE * sizes.latent_height, SPATIAL_STRIDE * sizes.latent_width)
 
+    def sampled(self, sampling: Sampling) -> "Generator":
+        """The same networks, sampled in another way."""
+        return Generator(self.model, self.autoencoder, sampling, self._conditions)
+
     @property
     def new_frames(self) -> int:
         """That a window brings: all but its motion frames."""
