@@ -10,6 +10,7 @@ from cluster.arguments import positive
 
 if TYPE_CHECKING:
     from evaluation.animator import Animator
+    from training.generate import Sampling
 
 PROBLEM, WRONG_INPUT = 1, 2
 LINE_EVERY_S = 10.0
@@ -65,10 +66,8 @@ def run(options: argparse.Namespace) -> int:
         if not given.exists():
             return _fail(f"{given}: no such file or folder", WRONG_INPUT)
     try:
-        from evaluation.animator import Take, check
+        from evaluation.animator import WRONG_INPUTS, Take, check
         from evaluation.parts import BeingMade
-
-        wrong = wrong_inputs()
     except ModuleNotFoundError as error:
         return _fail(f"animating needs {error.name}; pip install 'hallo3[train,eval]'", PROBLEM)
 
@@ -77,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         check(take)
         made = load_animator(options).animate(take, _Told())
-    except wrong as error:
+    except WRONG_INPUTS as error:
         return _fail(error, WRONG_INPUT)
     except BeingMade as error:
         return _fail(error, PROBLEM)
@@ -90,40 +89,29 @@ def run(options: argparse.Namespace) -> int:
 
 
 def load_animator(options: argparse.Namespace) -> "Animator":
-    """The model that --checkpoint and `add_sampling`'s options name. Raises what `wrong_inputs` lists."""
+    """The model that --checkpoint and `add_sampling`'s options name. Raises WRONG_INPUTS (animator.py)."""
     import torch
 
     from evaluation.animator import Animator
     from evaluation.provenance import Credentials
-    from training.generate import Sampling
 
     credentials = Credentials.read(*options.credentials) if options.credentials else None
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    sampling = Sampling(
+    return Animator.load(options.checkpoint, sampling_of(options), options.encoders, device, credentials)
+
+
+def sampling_of(options: argparse.Namespace) -> "Sampling":
+    """What `add_sampling`'s options say of each window."""
+    from training.generate import Sampling
+
+    return Sampling(
         options.steps,
         options.guidance if options.guidance != 1 else None,
         compat=options.sampler == "upstream",
         two_passes=options.two_passes,
     )
-    return Animator.load(options.checkpoint, sampling, options.encoders, device, credentials)
-
-
-def wrong_inputs() -> tuple[type[Exception], ...]:
-    """What says in words that something given cannot be used."""
-    from data_pipeline.config_file import ConfigError
-    from data_pipeline.media import MediaError
-    from data_pipeline.weights import WeightsUnavailable
-    from evaluation.animator import AnimateError
-    from evaluation.picture import PictureError
-    from evaluation.provenance import CredentialsError
-    from training.encoders import EncodersError
-    from training.model.weights_map import WeightsError
-
-    made_of = AnimateError, MediaError, PictureError
-    made_by = ConfigError, CredentialsError, EncodersError, WeightsError, WeightsUnavailable
-    return *made_of, *made_by
 
 
 class _Told:

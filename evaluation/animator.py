@@ -24,20 +24,22 @@ import torch
 from data_pipeline import config_file
 from data_pipeline.clip import ANALYSIS_RATE
 from data_pipeline.config import FacesConfig
-from data_pipeline.config_file import Section
-from data_pipeline.media import read_audio
+from data_pipeline.config_file import ConfigError, Section
+from data_pipeline.media import MediaError, read_audio
 from data_pipeline.models.face_models import FaceModels, face_models
+from data_pipeline.weights import WeightsUnavailable
 from evaluation.parts import Parts
 from evaluation.picture import PictureError, Shown, read_picture, show
-from evaluation.provenance import Credentials
+from evaluation.provenance import Credentials, CredentialsError
 from training.config import ConditionsConfig, EncodersConfig
-from training.encoders import FITTED, SpeechEncoder, load_autoencoder, load_speech, load_text
+from training.encoders import FITTED, EncodersError, SpeechEncoder, load_autoencoder, load_speech, load_text
 from training.export import EXPORT
 from training.features import FPS
 from training.generate import Generator, Sampling
 from training.model.config import ModelConfig
 from training.model.loading import load_model
 from training.model.text import TextEncoder
+from training.model.weights_map import WeightsError
 from training.windows_of_speech import OVERLAP_FRAMES
 
 SOUND_RATE = 48_000
@@ -50,6 +52,13 @@ WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".bin")
 
 class AnimateError(ValueError):
     """Something that was given cannot be used; the message names it."""
+
+
+WRONG_INPUTS = (
+    *(AnimateError, ConfigError, CredentialsError, EncodersError, MediaError, PictureError),
+    *(WeightsError, WeightsUnavailable),
+)
+"""What says in words that something that was given cannot be used."""
 
 
 class Model(Section):
@@ -115,7 +124,7 @@ class Animator:
         self._load_text = text
         self._faces = faces
         self._about = about
-        self._credentials = credentials
+        self.credentials = credentials
 
     @classmethod
     def load(
@@ -211,7 +220,7 @@ class Animator:
 
     def _signing(self, take: Take, about: dict[str, Any]) -> Callable[[Path, Path], None] | None:
         """How a finished video is signed."""
-        credentials, inputs = self._credentials, {"image": take.image, "audio": take.audio}
+        credentials, inputs = self.credentials, {"image": take.image, "audio": take.audio}
         if credentials is None:
             return None
         return lambda video, signed: credentials.sign(video, signed, take.output.name, about, inputs)
