@@ -4,9 +4,13 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.arguments import pixels, positive, rate
+
+if TYPE_CHECKING:
+    from evaluation.animator import Animator
+    from training.generate import Sampling
 
 PROBLEM, WRONG_INPUT = 1, 2
 LINE_EVERY_S = 10.0
@@ -25,6 +29,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     command.add_argument("--audio", metavar="A", help="any format, also a video with sound", **given)
     command.add_argument("--output", metavar="V.mp4", help="H.264 and AAC, as long as the sound", **given)
     command.add_argument("--prompt", default="", metavar="P", help="what the video shows, in words")
+    command.add_argument("--seconds", type=float, metavar="S", help="at most; the rest of the sound is cut")
     add_sampling(command)
     command.set_defaults(run=run)
 
@@ -55,6 +60,13 @@ def add_sampling(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--encoders", nargs="+", default=[], metavar="KEY=VALUE", help="e.g. autoencoder=CogVideoX-5b-I2V"
     )
+    command.add_argument(
+        "--credentials",
+        nargs=2,
+        type=Path,
+        metavar=("CERT.pem", "KEY.pem"),
+        help="sign content credentials (C2PA); the extra `provenance`",
+    )
     command.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
 
 
@@ -64,40 +76,17 @@ def run(options: argparse.Namespace) -> int:
         if not given.exists():
             return _fail(f"{given}: no such file or folder", WRONG_INPUT)
     try:
-        import torch
-
-        from data_pipeline.config_file import ConfigError
-        from data_pipeline.media import MediaError
-        from data_pipeline.weights import WeightsUnavailable
-        from evaluation.animator import AnimateError, Animator, Take, check
+        from evaluation.animator import WRONG_INPUTS, Take, check
         from evaluation.parts import BeingMade
-        from evaluation.picture import PictureError
-        from evaluation.setup import Setup
-        from training.encoders import EncodersError
-        from training.generate import Sampling
-        from training.model.weights_map import WeightsError
     except ModuleNotFoundError as error:
         return _fail(f"animating needs {error.name}; pip install 'hallo3[train,eval]'", PROBLEM)
 
-    device = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    sampling = Sampling(
-        options.steps,
-        options.guidance if options.guidance != 1 else None,
-        compat=options.sampler == "upstream",
-        two_passes=options.two_passes,
-    )
-    setup = Setup(options.size, options.fps, options.tile, options.offload)
-    take = Take(options.image, options.audio, options.output, options.prompt, options.seed)
+    files = options.image, options.audio, options.output
+    take = Take(*files, options.prompt, options.seed, options.seconds)
     try:
         check(take)
-        animator = Animator.load(options.checkpoint, sampling, options.encoders, device, setup)
-        made = animator.animate(take, _Told())
-    except (
-        *(AnimateError, ConfigError, EncodersError, MediaError, PictureError),
-        *(WeightsError, WeightsUnavailable),
-    ) as error:
+        made = load_animator(options).animate(take, _Told())
+    except WRONG_INPUTS as error:
         return _fail(error, WRONG_INPUT)
     except BeingMade as error:
         return _fail(error, PROBLEM)
@@ -107,6 +96,40 @@ def run(options: argparse.Namespace) -> int:
         print(f"hallo3: {warning}", file=sys.stderr)
     print(f"{take.output}: {made.frames} frames, {made.frames / options.fps:.2f} s")
     return 0
+
+
+def load_animator(options: argparse.Namespace) -> "Animator":
+    """The model that --checkpoint and `add_sampling`'s options name. Raises WRONG_INPUTS (animator.py)."""
+    import torch
+
+    from evaluation.animator import Animator
+    from evaluation.provenance import Credentials
+    from evaluation.setup import Setup
+
+    credentials = Credentials.read(*options.credentials) if options.credentials else None
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Animator.load(
+        options.checkpoint,
+        sampling_of(options),
+        options.encoders,
+        device,
+        Setup(options.size, options.fps, options.tile, options.offload),
+        credentials,
+    )
+
+
+def sampling_of(options: argparse.Namespace) -> "Sampling":
+    """What `add_sampling`'s options say of each window."""
+    from training.generate import Sampling
+
+    return Sampling(
+        options.steps,
+        options.guidance if options.guidance != 1 else None,
+        compat=options.sampler == "upstream",
+        two_passes=options.two_passes,
+    )
 
 
 class _Told:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cluster import animate
+from cluster import animate, app
 from cluster.arguments import pixels, positive
 
 PROBLEM, WRONG_INPUT, TOO_MANY_FAILED, STOPPED = 1, 2, 4, 130
@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     _add_train(commands)
     animate.add_command(commands)
+    app.add_command(commands)
     _add_demo(commands)
     return parser
 

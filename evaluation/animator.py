@@ -5,13 +5,15 @@
         -> windows of frames (generate.py), of them the picture's own part -> H.264, with the sound as AAC
 
 Windows are written as they are made (parts.py), the video is there when it is whole. Its container says that
-it is generated, by which weights, from which files.
+it is generated, by which weights, from which files; with credentials it is signed (provenance.py).
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -22,22 +24,25 @@ import torch
 from data_pipeline import config_file
 from data_pipeline.clip import ANALYSIS_RATE
 from data_pipeline.config import FacesConfig
-from data_pipeline.config_file import Section
-from data_pipeline.media import read_audio
+from data_pipeline.config_file import ConfigError, Section
+from data_pipeline.media import MediaError, read_audio
 from data_pipeline.models.face_models import FaceModels, face_models
+from data_pipeline.weights import WeightsUnavailable
 from evaluation.parts import Parts
 from evaluation.picture import PictureError, Shown, read_picture, show
+from evaluation.provenance import Credentials, CredentialsError
 from evaluation.setup import Setup
 from training.config import ConditionsConfig, EncodersConfig
-from training.encoders import FITTED, SpeechEncoder, load_text
+from training.encoders import FITTED, EncodersError, SpeechEncoder, load_text
 from training.export import EXPORT
 from training.features import FPS
 from training.frame_size import for_frames
 from training.generate import Generator, Sampling
 from training.model.config import ModelConfig
 from training.model.sizes import config_of
-from training.model.text import NoText, TextEncoder
+from training.model.text import TextEncoder
 from training.model.weight_files import open_checkpoint
+from training.model.weights_map import WeightsError
 from training.windows_of_speech import OVERLAP_FRAMES
 
 SOUND_RATE = 48_000
@@ -50,6 +55,13 @@ WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".bin")
 
 class AnimateError(ValueError):
     """Something that was given cannot be used; the message names it."""
+
+
+WRONG_INPUTS = (
+    *(AnimateError, ConfigError, CredentialsError, EncodersError, MediaError, PictureError),
+    *(WeightsError, WeightsUnavailable),
+)
+"""What says in words that something that was given cannot be used."""
 
 
 class Model(Section):
@@ -70,6 +82,8 @@ class Take:
     """An .mp4."""
     prompt: str = ""
     seed: int = 0
+    seconds: float | None = None
+    """The video is no longer, the rest of the sound is not heard; None: as long as the sound."""
 
 
 def check(take: Take) -> None:
@@ -78,6 +92,8 @@ def check(take: Take) -> None:
     Raises AnimateError, PictureError, MediaError, by the name of what is wrong."""
     if take.output.suffix != ".mp4":
         raise AnimateError(f"{take.output}: the video is an MP4; name it {take.output.stem}.mp4")
+    if take.seconds is not None and not take.seconds >= 1 / FPS:
+        raise AnimateError(f"seconds: expected at least one frame, {1 / FPS} s, got {take.seconds}")
     read_picture(take.image)
     read_audio(take.audio, 0, A_MOMENT_S)
 
@@ -101,10 +117,11 @@ class Animator:
         self,
         generator: Generator,
         speech: SpeechEncoder,
-        text: Callable[[], TextEncoder],
+        text: Callable[[], TextEncoder] | None,
         faces: FaceModels,
         about: dict[str, Any],
         fps: int = FPS,
+        credentials: Credentials | None = None,
     ) -> None:
         self.generator = generator
         self._speech = speech
@@ -113,6 +130,7 @@ class Animator:
         self._about = about
         self.fps = fps
         """Of the videos."""
+        self.credentials = credentials
 
     @classmethod
     def load(
@@ -122,6 +140,7 @@ class Animator:
         encoders: Sequence[str] = (),
         device: str = "cpu",
         setup: Setup | None = None,
+        credentials: Credentials | None = None,
     ) -> Self:
         """A model and the frozen ones around it.
 
@@ -129,6 +148,7 @@ class Animator:
             checkpoint: RUN, RUN/export, or weights of Hallo3's form (weight_files.py).
             encoders: KEY=VALUE in place of what the checkpoint's config.json says (`EncodersConfig`).
             setup: size and rate of the frames, and what makes the model fit a small GPU.
+            credentials: with which videos are signed; None: they are not.
 
         Raises:
             AnimateError: there is no checkpoint, or one that hears nothing or makes no frames of this size.
@@ -158,10 +178,20 @@ class Animator:
             **setup.about(sizes),
         }
 
-        def text() -> TextEncoder:
-            return load_text(given.encoders, sizes, device)
+        text = None if given.encoders.text == "none" else partial(load_text, given.encoders, sizes, device)
+        return cls(generator, speech, text, _faces_of(sizes), about, setup.fps, credentials)
 
-        return cls(generator, speech, text, _faces_of(sizes), about, setup.fps)
+    @property
+    def reads_prompts(self) -> bool:
+        """Whether the model was trained with a text encoder."""
+        return self._load_text is not None
+
+    def sampled(self, sampling: Sampling) -> "Animator":
+        """The same networks, sampled in another way."""
+        other = copy(self)
+        other.generator = self.generator.sampled(sampling)
+        other._about = self._about | vars(sampling)
+        return other
 
     def animate(self, take: Take, told: Told = lambda made, of: None) -> Made:
         """Make one video, as long as its sound to within a frame.
@@ -169,13 +199,14 @@ class Animator:
         Raises:
             AnimateError, PictureError, MediaError: what is wrong with the take, by its name.
             BeingMade: another process makes this video.
+            CredentialsError: it cannot be signed.
             OSError: the video cannot be written. What was there before is as it was, and windows that were
                 made are kept (parts.py): the same take goes on.
         """
         check(take)
         shown = self._shown(take.image)
-        speech = self._heard(take.audio)
-        sound = _sound(take.audio, SOUND_RATE)
+        speech = self._heard(take)
+        sound = _sound(take, SOUND_RATE)
         text = self._embedded(take.prompt)
         about = self._told_of(take)
         with Parts(take.output, about, self.fps) as parts:
@@ -189,7 +220,7 @@ class Animator:
                 made += len(window)
                 told(made, len(speech))
             metadata = {"title": "generated video", "comment": json.dumps(about)}
-            n_frames = parts.finish(sound, SOUND_RATE, metadata)
+            n_frames = parts.finish(sound, SOUND_RATE, metadata, self._signing(take, about))
         return Made(n_frames, tuple(_warnings(take, shown)))
 
     def _shown(self, image: Path) -> Shown:
@@ -200,22 +231,28 @@ class Animator:
             words = str(error)
             raise PictureError(words if words.startswith(str(image)) else f"{image}: {words}") from None
 
-    def _heard(self, audio: Path) -> torch.Tensor:
-        sound = _sound(audio, ANALYSIS_RATE).astype(np.float32)
+    def _signing(self, take: Take, about: dict[str, Any]) -> Callable[[Path, Path], None] | None:
+        """How a finished video is signed."""
+        credentials, inputs = self.credentials, {"image": take.image, "audio": take.audio}
+        if credentials is None:
+            return None
+        return lambda video, signed: credentials.sign(video, signed, take.output.name, about, inputs)
+
+    def _heard(self, take: Take) -> torch.Tensor:
+        sound = _sound(take, ANALYSIS_RATE).astype(np.float32)
         sound /= 32768
         try:
             return torch.from_numpy(self._speech.encode(sound, self.fps))
         except ValueError as error:
-            raise AnimateError(f"{audio}: {error}") from None
+            raise AnimateError(f"{take.audio}: {error}") from None
 
     def _embedded(self, prompt: str) -> torch.Tensor | None:
         """(L, text_dim); the text encoder, T5 of 9.5 GB, is loaded for a prompt alone."""
         if not prompt:
             return None
-        encoder = self._load_text()
-        if isinstance(encoder, NoText):
+        if self._load_text is None:
             raise AnimateError("prompt: the model was trained without a text encoder; give none")
-        return encoder.encode([prompt])[0].float().cpu()
+        return self._load_text().encode([prompt])[0].float().cpu()
 
     def _told_of(self, take: Take) -> dict[str, Any]:
         """Where a video comes from."""
@@ -227,6 +264,7 @@ class Animator:
             **files,
             "prompt": take.prompt,
             "seed": take.seed,
+            "seconds": take.seconds,
         }
 
 
@@ -264,15 +302,15 @@ def _faces_of(sizes: ModelConfig) -> FaceModels:
     return face_models(FacesConfig(backend=FACE_BACKENDS[size]))
 
 
-def _sound(audio: Path, rate: int) -> np.ndarray:
-    """(S,) int16, mono. Raises AnimateError, MediaError."""
+def _sound(take: Take, rate: int) -> np.ndarray:
+    """(S,) int16, mono: as much as the video lasts. Raises AnimateError, MediaError."""
     try:
-        sound = read_audio(audio, rate=rate)
+        sound = read_audio(take.audio, rate=rate)
     except FileNotFoundError:
-        raise AnimateError(f"{audio}: no such file") from None
+        raise AnimateError(f"{take.audio}: no such file") from None
     if not len(sound):
-        raise AnimateError(f"{audio}: there is no sound in it")
-    return sound
+        raise AnimateError(f"{take.audio}: there is no sound in it")
+    return sound if take.seconds is None else sound[: round(take.seconds * rate)]
 
 
 def _warnings(take: Take, shown: Shown) -> Iterator[str]:

@@ -3,13 +3,14 @@
 .V.mp4.parts/   about.json           what the video is made of: other inputs begin anew
                 window-00000.mp4     each window's frames, coded once
                 last-00000.npy       its last two frames as they were made, from which the next one begins
+                whole.mp4            with the sound, to be signed
 -> V.mp4, with the sound; then the folder goes
 """
 
 import io
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -87,9 +88,23 @@ class Parts:
         if number:
             self._last(number - 1).unlink(missing_ok=True)
 
-    def finish(self, sound: np.ndarray, rate: int, metadata: Mapping[str, str]) -> int:
-        """The whole video, with its sound (S,) int16; the number of its frames."""
-        n_frames = join_clips(self._output, self._windows, self._fps, sound, rate, metadata)
+    def finish(
+        self,
+        sound: np.ndarray,
+        rate: int,
+        metadata: Mapping[str, str],
+        sign: Callable[[Path, Path], None] | None = None,
+    ) -> int:
+        """The whole video, with its sound (S,) int16; the number of its frames.
+
+        Args:
+            sign: writes the video at the first path, signed, to the second one.
+        """
+        whole = self._output if sign is None else self._folder / "whole.mp4"
+        n_frames = join_clips(whole, self._windows, self._fps, sound, rate, metadata)
+        if sign is not None:
+            with replacing(self._output) as temporary:
+                sign(whole, temporary)
         shutil.rmtree(self._folder)
         return n_frames
 

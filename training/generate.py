@@ -115,6 +115,11 @@ class Generator:
         self._guidance = None if sampling.guidance is None else ConstantGuidance(sampling.guidance)
         self.framing = Framing(*(size or trained_size(model.config)))
 
+    def sampled(self, sampling: Sampling) -> "Generator":
+        """The same networks, sampled in another way."""
+        size = self.framing.height, self.framing.width
+        return Generator(self.model, self.autoencoder, sampling, self._conditions, size)
+
     @property
     def new_frames(self) -> int:
         """That a window brings: all but its motion frames."""

@@ -5,13 +5,26 @@ import pytest
 
 from cluster.cli import main
 
-HEAVY = {"ray", "torch", "av", "cv2", "onnxruntime", "pyarrow", "dlib", "faster_whisper", "pandas"}
+HEAVY = {
+    "ray",
+    "torch",
+    "gradio",
+    "c2pa",
+    "av",
+    "cv2",
+    "onnxruntime",
+    "pyarrow",
+    "dlib",
+    "faster_whisper",
+    "pandas",
+}
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
         ["--help"],
+        ["app", "--help"],
         ["curate", "--help"],
         ["curate", "talking_head", "sources=x", "output=y", "filters.min_snr=3"],
         ["curate", "nothing"],
