@@ -3,10 +3,13 @@
 import argparse
 import sys
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+from cluster import fleet
 from cluster.arguments import positive
+from cluster.launch import LaunchError
 
 PROBLEM, WRONG_INPUT = 1, 2
 LINE_EVERY_S = 10.0
@@ -19,12 +22,20 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         help="a portrait and a voice -> a video",
         description="Make the person in an image say what is heard, for as long as it is heard.",
     )
-    given: dict[str, Any] = {"required": True, "type": Path}
-    command.add_argument("--checkpoint", metavar="C", help="a run, its export, or Hallo3's weights", **given)
-    command.add_argument("--image", metavar="I", help="any common format; the largest face speaks", **given)
-    command.add_argument("--audio", metavar="A", help="any format, also a video with sound", **given)
-    command.add_argument("--output", metavar="V.mp4", help="H.264 and AAC, as long as the sound", **given)
+    command.add_argument(
+        "--checkpoint", required=True, type=Path, metavar="C", help="a run, its export, or Hallo3's weights"
+    )
+    command.add_argument("--image", type=Path, metavar="I", help="any common format; the largest face speaks")
+    command.add_argument("--audio", type=Path, metavar="A", help="any format, also a video with sound")
+    command.add_argument("--output", type=Path, metavar="V.mp4", help="H.264 and AAC, as long as the sound")
     command.add_argument("--prompt", default="", metavar="P", help="what the video shows, in words")
+    command.add_argument(
+        "--batch", type=Path, metavar="JSONL", help="a list: image, audio, output (prompt, seed) a line"
+    )
+    command.add_argument("--workers", type=positive, metavar="N", help="of a list; else one a GPU, or one")
+    command.add_argument(
+        "--workers-a-video", type=positive, default=1, metavar="N", help="share each video, a GPU each"
+    )
     add_sampling(command)
     command.set_defaults(run=run)
 
@@ -49,10 +60,9 @@ def add_sampling(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Make one video; the exit status."""
-    for given in (options.checkpoint, options.image, options.audio):
-        if not given.exists():
-            return _fail(f"{given}: no such file or folder", WRONG_INPUT)
+    """Make one video, or those of a list; the exit status."""
+    for words in _wrong(options):
+        return _fail(words, WRONG_INPUT)
     try:
         import torch
 
@@ -60,6 +70,9 @@ def run(options: argparse.Namespace) -> int:
         from data_pipeline.media import MediaError
         from data_pipeline.weights import WeightsUnavailable
         from evaluation.animator import AnimateError, Animator, Take, check
+        from evaluation.crew import CrewError
+        from evaluation.fleet import FleetLost
+        from evaluation.items import ItemsError, read_items
         from evaluation.parts import BeingMade
         from evaluation.picture import PictureError
         from training.encoders import EncodersError
@@ -68,33 +81,56 @@ def run(options: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         return _fail(f"animating needs {error.name}; pip install 'hallo3[train,eval]'", PROBLEM)
 
-    device = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     sampling = Sampling(
         options.steps,
         options.guidance if options.guidance != 1 else None,
         compat=options.sampler == "upstream",
         two_passes=options.two_passes,
     )
-    take = Take(options.image, options.audio, options.output, options.prompt, options.seed)
+    load = partial(Animator.load, options.checkpoint, sampling, options.encoders)
     try:
+        if options.batch:
+            return fleet.run(read_items(options.batch, options.seed), load, options)
+        take = Take(options.image, options.audio, options.output, options.prompt, options.seed)
         check(take)
-        animator = Animator.load(options.checkpoint, sampling, options.encoders, device)
-        made = animator.animate(take, _Told())
+        if options.workers_a_video > 1:
+            return fleet.run([take], load, options)
+        device = options.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        made = load(device=device).animate(take, _Told())
     except (
-        *(AnimateError, ConfigError, EncodersError, MediaError, PictureError),
+        *(AnimateError, ConfigError, CrewError, EncodersError, ItemsError, MediaError, PictureError),
         *(WeightsError, WeightsUnavailable),
     ) as error:
         return _fail(error, WRONG_INPUT)
-    except BeingMade as error:
+    except (BeingMade, FleetLost, LaunchError) as error:
         return _fail(error, PROBLEM)
     except OSError as error:
-        return _fail(f"{error.filename or take.output}: {error.strerror or error}", PROBLEM)
+        name = error.filename or options.output or options.batch
+        return _fail(f"{name}: {error.strerror or error}", PROBLEM)
     for warning in made.warnings:
         print(f"hallo3: {warning}", file=sys.stderr)
     print(f"{take.output}: {made.frames} frames, {made.frames / 25:.2f} s")
     return 0
+
+
+def _wrong(options: argparse.Namespace) -> Iterator[str]:
+    """What is wrong with the command line by itself, and which files are not there."""
+    one = {"--image": options.image, "--audio": options.audio, "--output": options.output}
+    if options.batch:
+        for name, given in {**one, "--prompt": options.prompt}.items():
+            if given:
+                yield f"{name} {given}: the lines of --batch say it, each its own; leave it out"
+    else:
+        for name, given in one.items():
+            if given is None:
+                yield f"{name} is missing: give --image, --audio and --output, or a list of them with --batch"
+        if options.workers:
+            yield "--workers is for a list (--batch); of one video it is --workers-a-video that share it"
+    for file in (options.checkpoint, options.batch, options.image, options.audio):
+        if file is not None and not file.exists():
+            yield f"{file}: no such file or folder"
 
 
 class _Told:
