@@ -36,6 +36,7 @@ def run(takes: Sequence["Take"], load: "Load", options: argparse.Namespace) -> i
     told = _Told([take.output for take in takes], [seconds_of(take) for take in takes])
     with ray_session(TrainRayConfig(object_store_gb=OBJECTS_GB)):
         crew = crew_of(options.device, options.workers, options.workers_a_video)
+        told.begin(crew.workers)
         for number, happened in animate_all(takes, load, crew):
             told(number, happened)
     return told.end()
@@ -59,6 +60,10 @@ class _Told:
         self._failed: dict[int, str] = {}
         self._ended = 0
         self._began = self._said = 0.0
+
+    def begin(self, workers: int) -> None:
+        """Says what there is to do, and who does it."""
+        print(f"animate: {self._how_far(0.0)}; workers: {workers}", file=sys.stderr, flush=True)
 
     def __call__(self, number: int, happened: "Happened") -> None:
         from evaluation.animator import Made

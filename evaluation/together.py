@@ -33,11 +33,14 @@ def join_meeting(host: str, port: int) -> dist.TCPStore:
     return dist.TCPStore(host, port, is_master=False, timeout=PATIENCE)
 
 
-def share(model: PortraitModel, store: dist.TCPStore, rank: int, ranks: int) -> None:
-    """Become one of the workers that work on each sample together; returns when all are there."""
-    on_gpu = model.denoiser.positions.is_cuda
+def share(model: PortraitModel, device: str, store: dist.TCPStore, rank: int, ranks: int) -> None:
+    """Become one of the workers that work on each sample together; returns when all are there.
+
+    Args:
+        device: cpu; or cuda, the only GPU that this process sees.
+    """
     how: dict[str, Any] = {"backend": "gloo"}
-    if on_gpu:  # what videos are made of lies on the CPU and goes from there
+    if device == "cuda":  # what videos are made of lies on the CPU and goes from there
         how = {"backend": "cpu:gloo,cuda:nccl", "device_id": torch.device("cuda", 0)}
     dist.init_process_group(store=store, rank=rank, world_size=ranks, timeout=PATIENCE, **how)
     dist.barrier()

@@ -62,13 +62,13 @@ class Worker:
         """Load the model, as the first of a team; returns when all have it."""
         self._animator = self._load(device=self._device)
         if ranks > 1:
-            share(self._animator.generator.model, self._meeting, 0, ranks)
+            share(self._animator.generator.model, self._device, self._meeting, 0, ranks)
             self._animator.frames = self._leading = Leading(self._animator.frames)
 
     def follow(self, meeting: tuple[str, int], rank: int, ranks: int) -> None:
         """Load the model and compute along what the first one makes; ends only by what it raises."""
         animator = self._load(device=self._device)
-        share(animator.generator.model, join_meeting(*meeting), rank, ranks)
+        share(animator.generator.model, self._device, join_meeting(*meeting), rank, ranks)
         follow(animator.frames)
 
     def animate(self, take: Take) -> Iterator[Happened]:
