@@ -3,10 +3,14 @@
 import argparse
 import sys
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cluster import fleet
 from cluster.arguments import pixels, positive, rate
+from cluster.launch import LaunchError
 
 if TYPE_CHECKING:
     from evaluation.animator import Animator
@@ -23,13 +27,21 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         help="a portrait and a voice -> a video",
         description="Make the person in an image say what is heard, for as long as it is heard.",
     )
-    given: dict[str, Any] = {"required": True, "type": Path}
-    command.add_argument("--checkpoint", metavar="C", help="a run, its export, or Hallo3's weights", **given)
-    command.add_argument("--image", metavar="I", help="any common format; the largest face speaks", **given)
-    command.add_argument("--audio", metavar="A", help="any format, also a video with sound", **given)
-    command.add_argument("--output", metavar="V.mp4", help="H.264 and AAC, as long as the sound", **given)
+    command.add_argument(
+        "--checkpoint", required=True, type=Path, metavar="C", help="a run, its export, or Hallo3's weights"
+    )
+    command.add_argument("--image", type=Path, metavar="I", help="any common format; the largest face speaks")
+    command.add_argument("--audio", type=Path, metavar="A", help="any format, also a video with sound")
+    command.add_argument("--output", type=Path, metavar="V.mp4", help="H.264 and AAC, as long as the sound")
     command.add_argument("--prompt", default="", metavar="P", help="what the video shows, in words")
     command.add_argument("--seconds", type=float, metavar="S", help="at most; the rest of the sound is cut")
+    command.add_argument(
+        "--batch", type=Path, metavar="JSONL", help="a list: image, audio, output (prompt, seed) a line"
+    )
+    command.add_argument("--workers", type=positive, metavar="N", help="of a list; else one a GPU, or one")
+    command.add_argument(
+        "--workers-a-video", type=positive, default=1, metavar="N", help="share each video, a GPU each"
+    )
     add_sampling(command)
     command.set_defaults(run=run)
 
@@ -71,53 +83,65 @@ def add_sampling(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Make one video; the exit status."""
-    for given in (options.checkpoint, options.image, options.audio):
-        if not given.exists():
-            return _fail(f"{given}: no such file or folder", WRONG_INPUT)
+    """Make one video, or those of a list; the exit status."""
+    for words in _wrong(options):
+        return _fail(words, WRONG_INPUT)
     try:
         from evaluation.animator import WRONG_INPUTS, Take, check
+        from evaluation.crew import CrewError
+        from evaluation.fleet import FleetLost
+        from evaluation.items import ItemsError, read_items
         from evaluation.parts import BeingMade
     except ModuleNotFoundError as error:
         return _fail(f"animating needs {error.name}; pip install 'hallo3[train,eval]'", PROBLEM)
 
-    files = options.image, options.audio, options.output
-    take = Take(*files, options.prompt, options.seed, options.seconds)
     try:
+        if options.batch:
+            return fleet.run(read_items(options.batch, options.seed), loader(options), options)
+        files = options.image, options.audio, options.output
+        take = Take(*files, options.prompt, options.seed, options.seconds)
         check(take)
-        made = load_animator(options).animate(take, _Told())
-    except WRONG_INPUTS as error:
+        if options.workers_a_video > 1:
+            return fleet.run([take], loader(options), options)
+        made = loader(options)(device=device_of(options)).animate(take, _Told())
+    except (*WRONG_INPUTS, CrewError, ItemsError) as error:
         return _fail(error, WRONG_INPUT)
-    except BeingMade as error:
+    except (BeingMade, FleetLost, LaunchError) as error:
         return _fail(error, PROBLEM)
     except OSError as error:
-        return _fail(f"{error.filename or take.output}: {error.strerror or error}", PROBLEM)
+        name = error.filename or options.output or options.batch
+        return _fail(f"{name}: {error.strerror or error}", PROBLEM)
     for warning in made.warnings:
         print(f"hallo3: {warning}", file=sys.stderr)
     print(f"{take.output}: {made.frames} frames, {made.frames / options.fps:.2f} s")
     return 0
 
 
-def load_animator(options: argparse.Namespace) -> "Animator":
-    """The model that --checkpoint and `add_sampling`'s options name. Raises WRONG_INPUTS (animator.py)."""
-    import torch
+def loader(options: argparse.Namespace) -> Callable[..., "Animator"]:
+    """Loads the model that --checkpoint and `add_sampling`'s options name on a `device`, here or in a worker.
 
+    Raises WRONG_INPUTS (animator.py), and so does what it gives."""
     from evaluation.animator import Animator
     from evaluation.provenance import Credentials
     from evaluation.setup import Setup
 
-    credentials = Credentials.read(*options.credentials) if options.credentials else None
-    device = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Animator.load(
+    return partial(
+        Animator.load,
         options.checkpoint,
         sampling_of(options),
         options.encoders,
-        device,
-        Setup(options.size, options.fps, options.tile, options.offload),
-        credentials,
+        setup=Setup(options.size, options.fps, options.tile, options.offload),
+        credentials=Credentials.read(*options.credentials) if options.credentials else None,
     )
+
+
+def device_of(options: argparse.Namespace) -> str:
+    """Where the networks compute."""
+    import torch
+
+    if options.device != "auto":
+        return str(options.device)
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def sampling_of(options: argparse.Namespace) -> "Sampling":
@@ -130,6 +154,24 @@ def sampling_of(options: argparse.Namespace) -> "Sampling":
         compat=options.sampler == "upstream",
         two_passes=options.two_passes,
     )
+
+
+def _wrong(options: argparse.Namespace) -> Iterator[str]:
+    """What is wrong with the command line by itself, and which files are not there."""
+    one = {"--image": options.image, "--audio": options.audio, "--output": options.output}
+    if options.batch:
+        for name, given in {**one, "--prompt": options.prompt, "--seconds": options.seconds}.items():
+            if given:
+                yield f"{name} {given}: the lines of --batch say it, each its own; leave it out"
+    else:
+        for name, given in one.items():
+            if given is None:
+                yield f"{name} is missing: give --image, --audio and --output, or a list of them with --batch"
+        if options.workers:
+            yield "--workers is for a list (--batch); of one video it is --workers-a-video that share it"
+    for file in (options.checkpoint, options.batch, options.image, options.audio):
+        if file is not None and not file.exists():
+            yield f"{file}: no such file or folder"
 
 
 class _Told:

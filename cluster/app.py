@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from cluster.animate import add_sampling, load_animator, sampling_of
+from cluster.animate import add_sampling, device_of, loader, sampling_of
 from cluster.arguments import positive
 
 PROBLEM, WRONG_INPUT = 1, 2
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         return _fail(f"the page needs {error.name}; pip install 'hallo3[train,eval,app]'", PROBLEM)
     try:
-        animator = load_animator(options)
+        animator = loader(options)(device=device_of(options))
     except WRONG_INPUTS as error:
         return _fail(error, WRONG_INPUT)
     signal.signal(signal.SIGTERM, signal.default_int_handler)

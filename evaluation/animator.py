@@ -124,6 +124,8 @@ class Animator:
         credentials: Credentials | None = None,
     ) -> None:
         self.generator = generator
+        self.frames: Callable[..., Iterator[np.ndarray]] = generator.frames
+        """What makes a video's windows; workers that share one put together.py's in its place."""
         self._speech = speech
         self._load_text = text
         self._faces = faces
@@ -131,6 +133,8 @@ class Animator:
         self.fps = fps
         """Of the videos."""
         self.credentials = credentials
+        if credentials is not None:
+            self._about = {**about, "signed_by": credentials.signer}
 
     @classmethod
     def load(
@@ -154,9 +158,7 @@ class Animator:
             AnimateError: there is no checkpoint, or one that hears nothing or makes no frames of this size.
             ConfigError, WeightsError, EncodersError, WeightsUnavailable: in words.
         """
-        folder = checkpoint / EXPORT if (checkpoint / EXPORT).is_dir() else checkpoint
-        if not folder.exists():
-            raise AnimateError(f"{checkpoint}: no such checkpoint; give a run, its export, or weights")
+        folder = weights_of(checkpoint)
         given, sampling, setup = model_of(folder, encoders), sampling or Sampling(), setup or Setup()
         opened = open_checkpoint(folder)
         sizes = config_of(opened)
@@ -190,6 +192,7 @@ class Animator:
         """The same networks, sampled in another way."""
         other = copy(self)
         other.generator = self.generator.sampled(sampling)
+        other.frames = other.generator.frames
         other._about = self._about | vars(sampling)
         return other
 
@@ -211,7 +214,7 @@ class Animator:
         about = self._told_of(take)
         with Parts(take.output, about, self.fps) as parts:
             begun = parts.begun
-            windows = self.generator.frames(shown.portrait, speech, text=text, seed=take.seed, begun=begun)
+            windows = self.frames(shown.portrait, speech, text=text, seed=take.seed, begun=begun)
             made = begun.windows * self.generator.new_frames if begun else 0
             made = min(made, len(speech))
             told(made, len(speech))
@@ -222,6 +225,13 @@ class Animator:
             metadata = {"title": "generated video", "comment": json.dumps(about)}
             n_frames = parts.finish(sound, SOUND_RATE, metadata, self._signing(take, about))
         return Made(n_frames, tuple(_warnings(take, shown)))
+
+    def has_made(self, take: Take) -> bool:
+        """Whether the take's video is there already: whole, and made of the same by the same.
+
+        Raises OSError for a file of the take that cannot be read."""
+        about = json.loads(json.dumps(self._told_of(take)))
+        return take.output.is_file() and _comment(take.output) == about
 
     def _shown(self, image: Path) -> Shown:
         framing = self.generator.framing
@@ -266,6 +276,15 @@ class Animator:
             "seed": take.seed,
             "seconds": take.seconds,
         }
+
+
+def weights_of(checkpoint: Path) -> Path:
+    """Where a checkpoint's weights lie: a run's in its export. Raises AnimateError."""
+    if (checkpoint / EXPORT).is_dir():
+        return checkpoint / EXPORT
+    if not checkpoint.exists():
+        raise AnimateError(f"{checkpoint}: no such checkpoint; give a run, its export, or weights")
+    return checkpoint
 
 
 def model_of(checkpoint: Path, encoders: Sequence[str]) -> Model:
@@ -316,3 +335,14 @@ def _sound(take: Take, rate: int) -> np.ndarray:
 def _warnings(take: Take, shown: Shown) -> Iterator[str]:
     if shown.other_faces:
         yield f"{take.image}: {shown.other_faces + 1} faces; the largest one speaks"
+
+
+def _comment(video: Path) -> Any:
+    """The JSON that a video's container has as its comment; None where there is none."""
+    import av
+
+    try:
+        with av.open(str(video)) as file:
+            return json.loads(file.metadata.get("comment", "null"))
+    except (av.FFmpegError, ValueError):
+        return None

@@ -16,7 +16,9 @@ import numpy as np
 from data_pipeline.clip import ANALYSIS_RATE
 from data_pipeline.storage import replacing
 
-VIDEO = {"crf": "18", "preset": "medium", "x264-params": "lookahead-threads=1"}
+VIDEO = {"crf": "18", "preset": "medium", "x264-params": "lookahead-threads=1:mbtree=0"}
+"""Without x264's macroblock tree, which at many sizes reads memory that nothing was written to: the same
+frames gave other bytes in another process."""
 CODED_AHEAD = 2
 """Frames: with these settings a picture is coded at most so long before it is shown."""
 BITS_A_SAMPLE = 4

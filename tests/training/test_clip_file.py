@@ -1,5 +1,8 @@
 """Clips that are written are read back: their pictures, their sound, and that both are equally long."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +42,24 @@ def test_pictures_come_back(tmp_path) -> None:
     error = np.square(found.astype(float) - shown).mean()
     assert found.shape == shown.shape
     assert 10 * np.log10(255**2 / error) > 36
+
+
+WRITE = """
+import sys, numpy as np
+from pathlib import Path
+from training.clip_file import write_clip
+frames = np.random.default_rng(0).integers(0, 64, (12, 64, 64, 3)).astype(np.uint8)
+frames += np.linspace(0, 180, 64).astype(np.uint8)[:, None]
+write_clip(Path(sys.argv[1]), [np.roll(frames, 3 * k, 2) for k in range(4)], 25)
+"""
+
+
+def test_the_same_frames_give_the_same_bytes_whatever_was_in_memory_before(tmp_path) -> None:
+    files = [tmp_path / f"{filling}.mp4" for filling in (33, 254)]
+    for file in files:
+        filled = {**os.environ, "MALLOC_PERTURB_": file.stem}  # glibc: what fresh memory is filled with
+        subprocess.run([sys.executable, "-c", WRITE, str(file)], env=filled, check=True)
+    assert len({file.read_bytes() for file in files}) == 1
 
 
 def test_the_sound_comes_back_beside_its_pictures(tmp_path) -> None:
