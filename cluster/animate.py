@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster.arguments import positive
+from cluster.arguments import from_zero, positive
 
 PROBLEM, WRONG_INPUT = 1, 2
 LINE_EVERY_S = 10.0
@@ -38,6 +38,12 @@ def add_sampling(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--two-passes", action="store_true", help="guidance in half of the memory, in a little more time"
+    )
+    command.add_argument(
+        "--skip-steps",
+        type=from_zero,
+        metavar="T",
+        help="leave out most of a step where little changed; 0.1 is careful",
     )
     command.add_argument(
         "--sampler", choices=["upstream", "clean"], default="upstream", help="clean: without its quirks"
@@ -76,6 +82,7 @@ def run(options: argparse.Namespace) -> int:
         options.guidance if options.guidance != 1 else None,
         compat=options.sampler == "upstream",
         two_passes=options.two_passes,
+        skip_steps=options.skip_steps,
     )
     take = Take(options.image, options.audio, options.output, options.prompt, options.seed)
     try:
@@ -93,7 +100,8 @@ def run(options: argparse.Namespace) -> int:
         return _fail(f"{error.filename or take.output}: {error.strerror or error}", PROBLEM)
     for warning in made.warnings:
         print(f"hallo3: {warning}", file=sys.stderr)
-    print(f"{take.output}: {made.frames} frames, {made.frames / 25:.2f} s")
+    skipped = "" if options.skip_steps is None else f", {made.skipped_steps} steps skipped"
+    print(f"{take.output}: {made.frames} frames, {made.frames / 25:.2f} s{skipped}")
     return 0
 
 
