@@ -43,7 +43,7 @@ def add_sampling(command: argparse.ArgumentParser) -> None:
         "--skip-steps",
         type=from_zero,
         metavar="T",
-        help="leave out most of a step where little changed; 0.1 is careful",
+        help="leave out most of a step in which little changes: 0.2 saves a third, see docs/animate.md",
     )
     command.add_argument(
         "--sampler", choices=["upstream", "clean"], default="upstream", help="clean: without its quirks"
