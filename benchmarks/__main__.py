@@ -3,6 +3,7 @@
 import sys
 
 from benchmarks import (
+    animate,
     codec,
     curation,
     decode,
@@ -13,6 +14,7 @@ from benchmarks import (
     model,
     overhead,
     refilter,
+    step_skipping,
     syncnet,
 )
 
@@ -28,6 +30,8 @@ BENCHMARKS = {
     "codec": codec.main,
     "model": model.main,
     "loader": loader.main,
+    "animate": animate.main,
+    "step_skipping": step_skipping.main,
 }
 
 for name in sys.argv[1:] or BENCHMARKS:

@@ -1,6 +1,7 @@
 """What an argument of a command may be."""
 
 import argparse
+import math
 import re
 from collections.abc import Callable
 
@@ -36,3 +37,11 @@ def pixels(step: int) -> Callable[[str], tuple[int, int]]:
         return height, width
 
     return size
+
+
+def from_zero(text: str) -> float:
+    """A finite number that is not below 0."""
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
+    return number

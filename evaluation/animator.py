@@ -104,6 +104,8 @@ class Made:
 
     frames: int
     warnings: tuple[str, ...]
+    skipped_steps: int = 0
+    """With `Sampling.skip_steps`, of the windows that were made now."""
 
 
 Told = Callable[[int, int], None]
@@ -218,13 +220,15 @@ class Animator:
             made = begun.windows * self.generator.new_frames if begun else 0
             made = min(made, len(speech))
             told(made, len(speech))
+            skipped = self.generator.skipped_steps
             for window in windows:
                 parts.add(shown.of(window), window[-OVERLAP_FRAMES:])
                 made += len(window)
                 told(made, len(speech))
             metadata = {"title": "generated video", "comment": json.dumps(about)}
             n_frames = parts.finish(sound, SOUND_RATE, metadata, self._signing(take, about))
-        return Made(n_frames, tuple(_warnings(take, shown)))
+        skipped = self.generator.skipped_steps - skipped
+        return Made(n_frames, tuple(_warnings(take, shown)), skipped)
 
     def has_made(self, take: Take) -> bool:
         """Whether the take's video is there already: whole, and made of the same by the same.

@@ -10,6 +10,7 @@ As upstream samples: the first window's motion frames are the portrait, twice, a
 share of the motion frames' pixels is hidden; the reference network reads no prompt.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -34,6 +35,7 @@ from training.model.autoencoder import SPATIAL_STRIDE, Autoencoder
 from training.model.config import AudioConditionConfig
 from training.model.denoiser import PreparedConditions
 from training.model.portrait import PortraitModel
+from training.model.step_cache import StepCache
 from training.windows_of_speech import OVERLAP_FRAMES, segment_of, segments
 
 
@@ -60,6 +62,12 @@ class Sampling:
     """Upstream's sampler, draw for draw (sampler.py), which its published weights are shown with."""
     two_passes: bool = False
     """Guidance's halves one after the other instead of in one batch: half of the activations."""
+    skip_steps: float | None = None
+    """Threshold below which a step takes over what all blocks but the first added (step_cache.py)."""
+
+    def __post_init__(self) -> None:
+        if self.skip_steps is not None and not 0 <= self.skip_steps < math.inf:
+            raise ValueError(f"skip_steps: expected None, or a number from 0, got {self.skip_steps}")
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,9 @@ class Generator:
         self.autoencoder = autoencoder
         self._conditions = conditions or ConditionsConfig()
         self._two_passes = sampling.two_passes
+        self._skip_steps = sampling.skip_steps
+        self.skipped_steps = 0
+        """In all windows that were made so far."""
         self._sampler = DpmSolverSde(ZeroSnrSchedule(), sampling.steps, compat=sampling.compat)
         self._guidance = None if sampling.guidance is None else ConstantGuidance(sampling.guidance)
         self.framing = Framing(*(size or trained_size(model.config)))
@@ -249,6 +260,8 @@ class Generator:
         """A window's frames (3, F, height, width) in [-1, 1], motion frames first."""
         sizes, denoiser = self.model.config, self.model.denoiser
         like = denoiser.positions
+        in_two = guidance is not None and self._two_passes
+        cache = self._cache(passes=2 if in_two else 1)
         shown = image_condition(picture, motion, self._conditions, seed, training=False)
         size = (side // SPATIAL_STRIDE for side in (self.framing.height, self.framing.width))
         condition = torch.zeros(1, sizes.latent_frames, sizes.out_channels, *size).to(like)
@@ -256,16 +269,23 @@ class Generator:
 
         def given(conditions: PreparedConditions) -> Denoise:
             return lambda x, timesteps: denoiser.denoise(
-                x.to(like), timesteps, condition.expand_as(x), conditions
+                x.to(like), timesteps, condition.expand_as(x), conditions, cache
             )
 
         denoise = given(prepared)
-        if guidance is not None and self._two_passes:
+        if in_two:
             denoise = in_two_passes(*map(given, prepared.halves()))
         start = SeededNoise([seed_of("start", seed)])(condition.shape).to(like.device)
         steps = SeededNoise([seed_of("steps", seed)])
         latents = self._sampler.sample(denoise, start, guidance=guidance, noise=steps)
+        self.skipped_steps += cache.skipped if cache else 0
         return self.autoencoder.decode(latents)[0].float().cpu().clamp(-1, 1)
+
+    def _cache(self, passes: int) -> StepCache | None:
+        """A window's own: what it sees differs from what the window before saw."""
+        if self._skip_steps is None:
+            return None
+        return StepCache(self._skip_steps, self._sampler.steps, passes)
 
     def _encoded(self, pixels: Tensor, seed: int) -> Tensor:
         """(3, F, height, width) -> (1, T, C, h, w)"""

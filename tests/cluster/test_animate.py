@@ -209,6 +209,19 @@ def test_two_workers_share_one_video(given) -> None:
     assert probe(given["output"]).audio is not None
 
 
+def test_steps_are_skipped_where_that_is_asked_for(given, capsys) -> None:
+    assert animate(given, "--steps", "5", "--skip-steps", "1000000000") == 0
+    assert "13 frames, 0.52 s, 6 steps skipped" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("threshold", ["-0.1", "nan", "inf", "much"])
+def test_a_threshold_that_is_none_is_refused(given, threshold, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        animate(given, f"--skip-steps={threshold}")
+    assert ended.value.code == 2
+    assert "--skip-steps" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_killed_command_goes_on_with_its_last_window(given, tmp_path) -> None:
     given["audio"] = tone(tmp_path / "long.wav", 8)

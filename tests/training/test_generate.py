@@ -1,5 +1,6 @@
 """Videos of a small model with every gate open: their length, their seams, and what the networks see."""
 
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 
@@ -108,38 +109,66 @@ def test_a_video_goes_on_where_it_was_broken_off(guidance) -> None:
         assert np.array_equal(np.concatenate([there, rest]), whole)
 
 
-def test_the_reference_network_looks_once_a_video() -> None:
-    looked, denoised = [], []
+@pytest.mark.parametrize(
+    ("sampling", "passes"), [(QUICK, 1), (Sampling(2, 3.5), 1), (Sampling(2, 3.5, two_passes=True), 2)]
+)
+def test_what_does_not_change_is_computed_once_a_video_or_a_window(sampling, passes) -> None:
+    windows, net = 3, model("audio")
+    block, passed = net.denoiser.blocks[-1], windows * sampling.steps * passes
+    expected = {
+        "reference network": (net.reference, 1),
+        "its text": (net.reference.text_embed, 1),
+        "text": (net.denoiser.text_embed, 1),
+        "face tokens": (net.denoiser.face_projector, 1),
+        "their keys and values": (block.face_attention.key_value, 1),
+        "audio tokens": (net.denoiser.audio_projector, windows),
+        "their keys, values": (block.audio_attention.key_value, windows),
+        "reference keys and values, and a step's": (block.attention.qkv, 1 + passed),
+        "a step": (net.denoiser.head, passed),
+    }
+    ran: Counter[str] = Counter()
     hooks = [
-        model("audio").reference.register_forward_hook(lambda *_: looked.append(1)),
-        model("audio").denoiser.head.register_forward_hook(lambda *_: denoised.append(1)),
+        module.register_forward_hook(lambda *_, name=name: ran.update([name]))
+        for name, (module, _) in expected.items()
     ]
-    video(generator(), speech(21))
+    video(generator(sampling), speech(7 * windows))
     for hook in hooks:
         hook.remove()
-    assert (len(looked), len(denoised)) == (1, 3 * QUICK.steps)
+    assert ran == {name: times for name, (_, times) in expected.items()}
 
 
 class Seen(PatchPcaAutoencoder):
-    """Keeps the image conditions that it is given to encode."""
+    """Keeps what it is given to encode and to decode."""
 
-    conditions: list[torch.Tensor]
+    def __init__(self) -> None:
+        codec = autoencoder()
+        super().__init__(codec.mean, codec.components, codec.std)
+        self.encoded: list[torch.Tensor] = []
+        self.decoded: list[torch.Tensor] = []
 
     def encode(self, pixels, generator=None):
-        if pixels.shape[2] == 3:
-            self.conditions.append(pixels[0])
+        self.encoded.append(pixels)
         return super().encode(pixels, generator)
+
+    def decode(self, latents):
+        self.decoded.append(latents)
+        return super().decode(latents)
+
+
+def test_the_autoencoder_sees_the_face_once_and_each_window_once() -> None:
+    seen = Seen()
+    video(Generator(model("audio"), seen, QUICK), speech(21))
+    assert [pixels.shape[2] for pixels in seen.encoded] == [1, 3, 3, 3]
+    assert [latents.shape[1] for latents in seen.decoded] == [3, 3, 3]
 
 
 def test_a_window_begins_with_the_last_two_frames_of_the_one_before() -> None:
-    codec = autoencoder()
-    seen = Seen(codec.mean, codec.components, codec.std)
-    seen.conditions = []
+    seen = Seen()
     made = np.concatenate([*Generator(model("audio"), seen, QUICK).frames(portrait(), speech(14))])
     shown_as = pixels_of(portrait().image[None])[:, 0]
     motion = [shown_as[:, None].expand(-1, 2, -1, -1), pixels_of(made[5:7])]
-    assert len(seen.conditions) == 2
-    for condition, wanted in zip(seen.conditions, motion, strict=True):
+    conditions = [pixels[0] for pixels in seen.encoded if pixels.shape[2] == 3]
+    for condition, wanted in zip(conditions, motion, strict=True):
         assert torch.equal(condition[:, 0], shown_as)
         hidden = (condition[:, 1:] == 0).all(dim=0).all(dim=0)
         assert 0.05 < hidden.float().mean() < 0.15

@@ -20,6 +20,7 @@ from training.model.block import NORM_EPS, Block, BlockConditions, Layout
 from training.model.config import ModelConfig
 from training.model.rotary import RotaryTables
 from training.model.sequence_parallel import SequenceParallel
+from training.model.step_cache import StepCache
 
 HEAD_NORM_EPS = 1e-6
 
@@ -65,14 +66,25 @@ class Backbone(nn.Module):
         timesteps: Tensor,
         text_tokens: Tensor,
         conditions: Sequence[BlockConditions] | None = None,
+        cache: StepCache | None = None,
     ) -> Tensor:
-        """The velocity of latents (B, T, in_channels, H, W); text tokens from `embed_text`."""
+        """The velocity of latents (B, T, in_channels, H, W); text tokens from `embed_text`.
+
+        With a cache most blocks are left out where it says so."""
         grid = positions.checked_grid(self.config, latents)
         text, video, layout = self.shared_out(text_tokens, self.embed_video(latents, grid), grid)
         time = self.embed_time(timesteps)
         each = conditions or [BlockConditions()] * len(self.blocks)
-        for block, condition in zip(self.blocks, each, strict=True):
-            text, video = self.run_block(block, text, video, nn.functional.silu(time), layout, condition)
+        silu = nn.functional.silu(time)
+        blocks = [
+            partial(self.run_block, block, time=silu, layout=layout, given=given)
+            for block, given in zip(self.blocks, each, strict=True)
+        ]
+        if cache:
+            video = cache.run(blocks, text, video, self.parallel)
+        else:
+            for block in blocks:
+                text, video = block(text, video)
         patches = self.head(self.final_norm(video), time)
         if self.parallel:
             patches = self.parallel.gather(patches, dim=2, total=grid[1] * grid[2])

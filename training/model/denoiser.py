@@ -13,6 +13,7 @@ from training.model.checks import check_tensor, check_timesteps
 from training.model.conditioning import AudioProjector, FaceProjector
 from training.model.config import ModelConfig
 from training.model.positions import checked_grid
+from training.model.step_cache import StepCache
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,18 @@ class Denoiser(Backbone):
         return replace(prepared, blocks=blocks, frames=audio.shape[1] // 4 + 1)
 
     def denoise(
-        self, noisy: Tensor, timesteps: Tensor, image_condition: Tensor, prepared: PreparedConditions
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        image_condition: Tensor,
+        prepared: PreparedConditions,
+        cache: StepCache | None = None,
     ) -> Tensor:
-        """`forward` with prepared conditions; the same numbers, the same errors."""
+        """`forward` with prepared conditions; the same numbers, the same errors. A cache skips blocks."""
         self._check_latents(noisy, timesteps, image_condition)
         self._check_prepared(noisy, prepared)
         latents = torch.cat([noisy, image_condition], dim=2)
-        return self.predict(latents, timesteps, prepared.text_tokens, prepared.blocks)
+        return self.predict(latents, timesteps, prepared.text_tokens, prepared.blocks, cache)
 
     def _conditions(
         self, reference: Sequence[Tensor], face: Tensor, audio: Tensor | None

@@ -18,11 +18,14 @@ STD = 0.02
 
 @torch.no_grad()
 def initialise(model: nn.Module, names: Iterable[str] | None = None) -> None:
-    """Set the named entries of a PortraitModel's state dict (default: all) to their untrained values."""
+    """Set the named entries of a PortraitModel's state dict (default: all) to their untrained values.
+
+    On the meta device nothing is drawn: it would only import torch's compiler, which takes seconds.
+    """
     state = model.state_dict()
     layers = 1 + max(int(name.split(".")[2]) for name in state if ".blocks." in name)
     for name in state if names is None else names:
-        if ".rotary." not in name:
+        if ".rotary." not in name and not state[name].is_meta:
             initial_value_(name, state[name], state, layers)
 
 

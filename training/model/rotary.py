@@ -64,7 +64,7 @@ class RotaryTables(nn.Module):
     def __init__(self, grid: tuple[int, int, int], head_dim: int):
         super().__init__()
         self.grid, self.head_dim = grid, head_dim
-        cos, sin = rotary_tables([torch.arange(size) for size in grid], head_dim)
+        cos, sin = self._made_on(torch.get_default_device())
         self.register_buffer("cos", cos)
         self.register_buffer("sin", sin)
 
@@ -82,5 +82,7 @@ class RotaryTables(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _made_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        cos, sin = rotary_tables([torch.arange(size) for size in self.grid], self.head_dim)
+        # On the CPU first: on the meta device arange imports torch's compiler, which takes seconds.
+        axes = [torch.arange(size, device="cpu") for size in self.grid]
+        cos, sin = rotary_tables(axes, self.head_dim)
         return cos.to(device), sin.to(device)

@@ -50,6 +50,12 @@ class SequenceParallel:
         shapes = [_with_size(share.shape, dim, size) for size in self.sizes(total)]
         return torch.cat(_Gather.apply(self.group, shapes, share), dim)
 
+    def total(self, numbers: Tensor) -> Tensor:
+        """Numbers summed over the ranks, to the same bits on each; without a gradient."""
+        summed = numbers.detach().clone()
+        dist.all_reduce(summed, group=self.group)
+        return summed
+
     def exchanging(self, text: int, frames: int, patches: int) -> "SequenceShares":
         """How attention is shared, given the whole numbers of text tokens, frames and patches a frame."""
         of_patches = self.sizes(patches)

@@ -379,6 +379,7 @@ def test_a_model_is_loaded_where_a_second_copy_of_it_does_not_fit(large, file) -
     names = list(empty_model(LARGE).state_dict())
     assert found["loaded"] > 0.99 * path.stat().st_size > 450_000_000
     assert found["grown"] < found["loaded"] + 60_000_000
+    assert not found["compiler"], "seconds of imports that loading does not need"
     assert sorted(found["firsts"]) == sorted(
         i % 200 for i, name in enumerate(names) if ".rotary." not in name
     )

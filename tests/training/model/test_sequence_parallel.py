@@ -10,6 +10,8 @@ import torch.multiprocessing as mp
 
 from tests.training.small_networks import sized
 from training.model import PRESETS, AudioConditionConfig, PortraitModel
+from training.model.sequence_parallel import SequenceParallel
+from training.model.step_cache import StepCache
 
 # 3 text tokens and 15 patches a frame: neither divides by two.
 UNEVEN = sized(
@@ -62,6 +64,7 @@ def _rank(rank: int, folder: str) -> None:
     out, gradients = loss_and_gradients(shared=True)
     torch.save({"out": out, **gradients}, f"{folder}/{rank}.pt")
     Path(folder, f"{rank}.json").write_text(json.dumps(_refusal()))
+    Path(folder, f"{rank}-skipped.json").write_text(json.dumps(_skipped(rank)))
     dist.destroy_process_group()
 
 
@@ -72,6 +75,18 @@ def _refusal() -> str:
     except ValueError as error:
         return str(error)
     return ""
+
+
+def _skipped(rank: int) -> list[int]:
+    """Of three steps, of which the middle one changes by 0.3 on the first rank, by 0.1 on the second."""
+    skipped = []
+    for threshold in (0.15, 0.25):
+        cache = StepCache(threshold, steps=3)
+        for added in (1.0, 1.3 if rank == 0 else 1.1, 1.0):
+            block = [lambda text, video, added=added: (text, video + added)]
+            cache.run(block, torch.zeros(1, 1, 4), torch.zeros(1, 2, 3, 4), SequenceParallel())
+        skipped.append(cache.skipped)
+    return skipped
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +112,11 @@ def test_ranks_that_do_not_divide_the_heads_are_refused(two_ranks: Path) -> None
         said
         == "2 ranks cannot share the 1 heads of this model: choose a number of ranks that divides num_heads"
     )
+
+
+def test_ranks_skip_a_step_together_by_what_changed_on_all(two_ranks: Path) -> None:
+    for rank in (0, 1):
+        assert json.loads((two_ranks / f"{rank}-skipped.json").read_text()) == [0, 1]
 
 
 def test_the_presets_heads_divide_among_eight() -> None:

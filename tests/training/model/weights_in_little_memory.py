@@ -25,7 +25,8 @@ def main(path: Path, allowed: int) -> None:
         report = load_checkpoint(model, path, dtype=torch.bfloat16)
     state = model.state_dict()
     firsts = [int(state[name].flatten()[0]) for name in report.loaded]
-    print(json.dumps({"grown": growth.most, "loaded": report.loaded_bytes, "firsts": firsts}))
+    found = {"grown": growth.most, "loaded": report.loaded_bytes, "firsts": firsts}
+    print(json.dumps(found | {"compiler": "torch._dynamo" in sys.modules}))
 
 
 if __name__ == "__main__":
