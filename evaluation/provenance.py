@@ -28,6 +28,12 @@ GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMe
 GENERATION = "org.hallo3.generation"
 SETTINGS: dict[str, Any] = {
     "version": 1,
+    # Hashed in pieces and copied over the disk, so that a longer video takes no more memory.
+    "core": {
+        "merkle_tree_chunk_size_in_kb": 1024,
+        "merkle_tree_max_proofs": 0,
+        "backing_store_memory_threshold_in_mb": 16,
+    },
     "builder": {
         "thumbnail": {"enabled": False},
         # Stated by us, not gathered from elsewhere.

@@ -127,6 +127,19 @@ def test_one_changed_byte_shows(signed, share, authority) -> None:
     assert read(bytes(content), authority).state == "Invalid"
 
 
+def test_in_a_longer_video_which_is_hashed_in_pieces_too(credentials, authority, tmp_path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (8, 480, 720, 3), dtype=np.uint8)
+    write_clip(tmp_path / "plain.mp4", [noise], 25)
+    Credentials.read(*credentials).sign(tmp_path / "plain.mp4", tmp_path / "out.mp4", "out.mp4", {}, {})
+    whole = (tmp_path / "out.mp4").read_bytes()
+    assert len(whole) > 1.5 * 2**20
+    assert read(whole, authority).state == "Trusted"
+    for place in (len(whole) // 3, len(whole) - 1):
+        content = bytearray(whole)
+        content[place] ^= 1
+        assert read(bytes(content), authority).state == "Invalid"
+
+
 def test_credentials_of_an_input_come_along_and_broken_ones_do_not_hurt(
     signed, credentials, authority, tmp_path
 ) -> None:
