@@ -2,6 +2,7 @@
 
     reference image (3, H, W) and its face's box -> `face_on_black`        -> the reference network
     reference image, two motion frames           -> `image_condition`      -> the first latent frame
+    its latent                                   -> `beside_window`        -> beside the window's latents
     seed, step, place                            -> `Dropped`: which conditions this sample goes without
 
 In training the motion frames are noised and have holes, so that the model does not trust the frames that it
@@ -11,11 +12,13 @@ made itself when it goes on from them. Pixels are in [-1, 1]; every draw follows
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from training.config import ConditionsConfig
 from training.diffusion.noise import seed_of
+from training.model.config import ModelConfig
 
 BLACK = -1.0
 
@@ -57,6 +60,19 @@ def face_on_black(image: Tensor, box: tuple[float, float, float, float]) -> Tens
     return shown
 
 
+def reference_frames(seen: np.ndarray, start: int, within: int | None) -> np.ndarray:
+    """Which of a clip's frames may be the reference image of the window that begins at `start`.
+
+    Args:
+        seen: the numbers of the frames in which the face is seen, at least one, rising.
+        within: at most so many frames from the start; where there is none, the nearest one. None: all.
+    """
+    if within is None:
+        return seen
+    distance = np.abs(seen - start)
+    return seen[distance <= max(within, int(distance.min()))]
+
+
 def image_condition(
     reference: Tensor, motion: Tensor, config: ConditionsConfig, seed: int, training: bool
 ) -> Tensor:
@@ -81,6 +97,15 @@ def image_condition(
         motion = motion + scale * torch.randn(motion.shape, generator=stream)
     shown = torch.rand(motion.shape[-2:], generator=stream) >= config.masked_pixels
     return torch.cat([reference[:, None], motion * shown], dim=1)
+
+
+def beside_window(condition: Tensor, frames: int, config: ModelConfig) -> Tensor:
+    """The encoded image condition (B, 1, C, H, W) as the denoiser takes it, (B, `frames`, C, H, W): in the
+    first latent frame and zeros in the others, or in every one (`image_condition_in`)."""
+    if config.image_condition_in == "every_frame":
+        return condition.expand(-1, frames, -1, -1, -1)
+    others = condition.new_zeros(len(condition), frames - 1, *condition.shape[2:])
+    return torch.cat([condition, others], dim=1)
 
 
 def _stream(purpose: str, *key: int) -> Generator:

@@ -66,6 +66,12 @@ class ConditionsConfig(Section):
     motion_noise_log_mean: float = Field(-3.0, description="noise on motion frames: scale exp(N(mean, std))")
     motion_noise_log_std: float = Field(0.5, ge=0)
     masked_pixels: float = Field(0.1, ge=0, lt=1, description="share of pixel positions set to zero")
+    reference_within: int | None = Field(
+        None,
+        ge=0,
+        description="frames from a window's start from which its reference image is taken; None: from all of "
+        "the clip, as upstream. Near ones spare a tiny model learning to turn heads",
+    )
     stored_variants: int | None = Field(
         None,
         ge=1,

@@ -21,7 +21,7 @@ import torch
 
 from data_pipeline.feature_shards import FeatureMissing, FeatureSet, StoredFeatures, open_features, window_key
 from training.clip_pixels import ClipFrames, Framing, sound_of
-from training.conditions import face_on_black, image_condition
+from training.conditions import face_on_black, image_condition, reference_frames
 from training.config import ConditionsConfig, TrainConfig
 from training.diffusion.noise import seed_of
 from training.encoders import Encoders, SpeechEncoder, load_autoencoder, load_speech, load_text
@@ -164,6 +164,8 @@ class Conditions:
         variants = config.stored_variants or 1
         noise = {"log_mean": config.motion_noise_log_mean, "log_std": config.motion_noise_log_std}
         noise |= {"masked": config.masked_pixels, "variants": variants}
+        if config.reference_within is not None:
+            noise["reference_within"] = config.reference_within
         digest = _digest(autoencoder, framing, frames, stride, **noise)
         self.features = FeatureSet("conditions", digest, frames, stride, variants)
 
@@ -190,7 +192,8 @@ class Conditions:
         """(2, 1, C, h, w): the image condition's latent, the reference's."""
         seed = seed_of("condition", int(clip.clip_id, 16), start, variant)
         draw = torch.Generator().manual_seed(seed)
-        frame = int(seen[int(torch.randint(len(seen), (), generator=draw))])
+        near = reference_frames(seen, start, self.config.reference_within)
+        frame = int(near[int(torch.randint(len(near), (), generator=draw))])
         pixels = video.at([frame, start, start + 1])
         reference, motion = pixels[:, 0], pixels[:, 1:]
         shown = image_condition(reference, motion, self.config, seed, training=True)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from training.clip_pixels import Box, Framing, pixels_of
-from training.conditions import face_on_black, image_condition
+from training.conditions import beside_window, face_on_black, image_condition
 from training.config import ConditionsConfig
 from training.diffusion import (
     ConstantGuidance,
@@ -31,7 +31,7 @@ from training.diffusion import (
     seed_of,
 )
 from training.frame_size import Size, trained_size
-from training.model.autoencoder import SPATIAL_STRIDE, Autoencoder
+from training.model.autoencoder import Autoencoder
 from training.model.config import AudioConditionConfig
 from training.model.denoiser import PreparedConditions
 from training.model.portrait import PortraitModel
@@ -258,14 +258,14 @@ class Generator:
         seed: int,
     ) -> Tensor:
         """A window's frames (3, F, height, width) in [-1, 1], motion frames first."""
-        sizes, denoiser = self.model.config, self.model.denoiser
+        denoiser = self.model.denoiser
         like = denoiser.positions
         in_two = guidance is not None and self._two_passes
         cache = self._cache(passes=2 if in_two else 1)
         shown = image_condition(picture, motion, self._conditions, seed, training=False)
-        size = (side // SPATIAL_STRIDE for side in (self.framing.height, self.framing.width))
-        condition = torch.zeros(1, sizes.latent_frames, sizes.out_channels, *size).to(like)
-        condition[:, :1] = self._encoded(shown, seed)
+        condition = beside_window(
+            self._encoded(shown, seed).to(like), self.model.config.latent_frames, self.model.config
+        )
 
         def given(conditions: PreparedConditions) -> Denoise:
             return lambda x, timesteps: denoiser.denoise(

@@ -6,10 +6,10 @@ noised latents, index, text, image condition, bank, face, audio -> denoiser -> v
 velocity against the true one, weighted -> (B,) losses
 """
 
-import torch
 from torch import Tensor, nn
 
 from training.batch import Batch
+from training.conditions import beside_window
 from training.diffusion import ZeroSnrSchedule, velocity_loss
 from training.model.portrait import PortraitModel
 
@@ -50,7 +50,7 @@ class TrainingObjective(nn.Module):
             noisy,
             index.float(),  # bfloat16 would make 1000 of 999
             batch.text,
-            image_condition=_first_frame(batch.image_condition, noisy),
+            image_condition=beside_window(batch.image_condition, noisy.shape[1], self.model.config),
             reference=bank,
             face=batch.face,
             audio=batch.audio,
@@ -70,8 +70,3 @@ class TrainingObjective(nn.Module):
             return weight
         channels = self.channel_weights.view(1, 1, -1, 1, 1)
         return channels if weight is None else weight * channels
-
-
-def _first_frame(condition: Tensor, like: Tensor) -> Tensor:
-    """The condition's one latent frame (B, 1, C, H, W), and zeros for the other frames of `like`."""
-    return torch.cat([condition, torch.zeros_like(like[:, 1:])], dim=1)

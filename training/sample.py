@@ -25,7 +25,7 @@ from data_pipeline.dataset import Dataset
 from data_pipeline.feature_shards import FEATURES, FeatureMissing, StoredFeatures, open_features, window_key
 from data_pipeline.shards import read_members
 from training.clip_pixels import ClipFrames, Framing, pixels_of, sound_of
-from training.conditions import Dropped, face_on_black, image_condition
+from training.conditions import Dropped, face_on_black, image_condition, reference_frames
 from training.config import TrainConfig
 from training.diffusion.noise import seed_of
 from training.encoders import Encoders, SpeechEncoder
@@ -209,7 +209,7 @@ class SampleMaker:
             reference = nothing
         if image is not None and reference is not None:
             return image, reference
-        number = self._reference_frame(face, draw)
+        number = self._reference_frame(face, start, draw)
         picture = video.at([number])[:, 0]
         if image is None:
             motion = video.at(range(start, start + OVERLAP_FRAMES))
@@ -222,11 +222,11 @@ class SampleMaker:
             reference = self._encoded(face_on_black(picture, box)[:, None], draw, "reference")
         return image, reference
 
-    def _reference_frame(self, face: Face, draw: Draw) -> int:
-        seen = face.seen
-        if not len(seen):
+    def _reference_frame(self, face: Face, start: int, draw: Draw) -> int:
+        if not len(face.seen):
             raise ValueError("no frame of it has a face's box")
-        return int(seen[draw.below("reference", len(seen))])
+        near = reference_frames(face.seen, start, self.config.conditions.reference_within)
+        return int(near[draw.below("reference", len(near))])
 
     def _stored_conditions(self, clip: Clip, start: int, draw: Draw) -> tuple[Tensor, Tensor] | None:
         if "conditions" not in self.stored:

@@ -2,11 +2,20 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from training.conditions import BLACK, Dropped, face_on_black, image_condition
+from training.conditions import (
+    BLACK,
+    Dropped,
+    beside_window,
+    face_on_black,
+    image_condition,
+    reference_frames,
+)
 from training.config import ConditionsConfig
+from training.model import PRESETS
 
 CONFIG = ConditionsConfig()
 
@@ -71,3 +80,21 @@ def test_what_is_left_out_follows_from_seed_step_and_place() -> None:
     drawn = [Dropped.drawn(likely, 0, step, place) for step in range(4) for place in range(4)]
     assert drawn == [Dropped.drawn(likely, 0, step, place) for step in range(4) for place in range(4)]
     assert len(set(drawn)) > 4
+
+
+def test_a_reference_image_is_taken_from_all_of_the_clip_or_from_near_the_window() -> None:
+    seen = np.array([2, 3, 9, 10, 11, 40])
+    assert reference_frames(seen, 10, None).tolist() == seen.tolist()
+    assert reference_frames(seen, 10, 1).tolist() == [9, 10, 11]
+    assert reference_frames(seen, 30, 5).tolist() == [40]  # none is near: the nearest
+
+
+def test_the_condition_is_beside_the_first_latent_frame_or_beside_all() -> None:
+    condition = torch.randn(2, 1, 32, 8, 8)
+    as_upstream = PRESETS["tiny"].model_copy(update={"image_condition_in": "first_frame"})
+    first = beside_window(condition, 5, as_upstream)
+    assert torch.equal(first[:, :1], condition)
+    assert first.shape == (2, 5, 32, 8, 8)
+    assert not first[:, 1:].any()
+    assert torch.equal(beside_window(condition, 5, PRESETS["tiny"]), condition.expand(2, 5, 32, 8, 8))
+    assert PRESETS["hallo3_5b"].image_condition_in == PRESETS["small"].image_condition_in == "first_frame"

@@ -65,7 +65,7 @@ def test_the_demo_needs_no_gpu_and_no_download(name) -> None:
     assert config.device == "cpu"
     encoders = config.encoders
     assert (encoders.autoencoder, encoders.text, encoders.speech) == ("", "none", "log_mel")
-    assert config.batch == 8
+    assert config.batch == 4
 
 
 @pytest.mark.parametrize("kind", ["hallo3_5b", "small", "demo"])

@@ -60,6 +60,11 @@ class ModelConfig(Sizes):
         description="latents of other sizes than the configured ones: refused, or given the positions of the "
         "leading frames and the middle rows and columns, or positions that span the configured grid",
     )
+    image_condition_in: Literal["first_frame", "every_frame"] = Field(
+        "first_frame",
+        description="which latent frames have the image condition beside them; Hallo3: the first, the others "
+        "zeros. In every frame a model that is trained from nothing learns in minutes to keep the picture",
+    )
     attention_kernel: Literal["auto", "flash", "cudnn", "efficient", "math"] = "auto"
     check_finite: bool = Field(
         False, description="refuse NaN and infinity at the door (a device sync a call)"
@@ -143,6 +148,7 @@ PRESETS = {
         patch_size=1,
         audio=AudioConditionConfig(layers=4, channels=80, hidden=128, tokens=4, dim=64, halving="per_token"),
         face=FaceConditionConfig(embedding_dim=128, dim=64),
+        image_condition_in="every_frame",
     ),
 }
 """hallo3_5b: upstream's sizes. small: 116 M parameters, 256 x 256 pixels. tiny: 2.8 M, 64 x 64 pixels."""
