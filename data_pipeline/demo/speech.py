@@ -29,6 +29,8 @@ class Excerpt:
     start_s: float
     end_s: float
     words: str
+    recordings: str = "demo-speech"
+    """Where weights.yaml has the file."""
 
 
 TWO_CITIES = (
@@ -72,6 +74,21 @@ TWO_CITIES = (
 FAIL_BETTER = Excerpt(
     "beckett.wav", 0.0, 9.9, "ever tried ever failed no matter try again fail again fail better"
 )
+
+
+ENDGAME = tuple(
+    Excerpt("endgame_nagg_nell.wav", start_s, end_s, words, "decoy-speech")
+    for start_s, end_s, words in (
+        (0.0, 4.5, "do you hear me yes do you hear me yes"),
+        (4.8, 8.3, "we laugh less heartily so we have still that resource"),
+        (8.6, 11.6, "laugh less heartily so we have still that resource"),
+        (11.9, 14.4, "no not heartily just less heartily"),
+        (14.5, 17.2, "that's a good story that's a good story"),
+        (17.5, 22.2, "what are you talking about laughing you thought you were in pain"),
+        (23.6, 27.7, "do you remember the day i went and fetched you from that ditch"),
+    )
+)
+"""Other voices, which none of the demo's sources has."""
 
 
 @dataclass(frozen=True)
@@ -158,16 +175,16 @@ def mouth(phones: tuple[Phone, ...], times_s: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _cut(excerpt: Excerpt) -> np.ndarray:
-    recording = _recording(excerpt.file)
+    recording = _recording(excerpt.recordings, excerpt.file)
     return recording[round(excerpt.start_s * RATE) : round(excerpt.end_s * RATE)]
 
 
 @cache
-def _recording(file: str) -> np.ndarray:
+def _recording(recordings: str, file: str) -> np.ndarray:
     """(S,) int16 at RATE."""
     import wave
 
-    with wave.open(str(weights.fetch("demo-speech") / file)) as stored:
+    with wave.open(str(weights.fetch(recordings) / file)) as stored:
         sound = np.frombuffer(stored.readframes(stored.getnframes()), np.int16)
         return _resample(sound, Fraction(RATE, stored.getframerate()))
 
