@@ -1,25 +1,34 @@
 """`hallo3 demo`: everything so far on this machine, from made source videos, with the truth checked."""
 
+import argparse
+import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from cluster import curation
+from cluster import animate, curation
 from data_pipeline.config import load_config
 from data_pipeline.dataset import Dataset
 from data_pipeline.demo import DemoSource, make_sources
 
+if TYPE_CHECKING:
+    from evaluation.learned import HeldOut, Made
+
 PROBLEM = 1
 
-STEPS_A_MINUTE = 100
-"""Of the tiny model, 8 samples a step, on two cores."""
+STEPS_A_MINUTE = 200
+"""Of the tiny model, 4 samples a step, on two cores."""
 PHASES = {"identity": 1 / 3, "audio": 2 / 3}
 """And each one's share of the time."""
+SAMPLED = ("--steps", "10", "--guidance", "2", "--sampler", "clean", "--device", "cpu", "--workers", "2")
+"""How the held-out takes are made."""
 
 
 def run(output: Path, minutes: float) -> int:
-    """Make the source videos, curate them, hold the result against what is known of them, and train on it.
+    """Make the source videos, curate them, hold the result against what is known of them, train on it, and
+    see whether the mouth of what the model makes follows voices that it has not heard.
 
     Args:
         minutes: for the training's steps, about, on two cores; two starts come on top.
@@ -41,7 +50,7 @@ def run(output: Path, minutes: float) -> int:
         expected = source.reason.value if source.reason else source.expected
         print(f"{source.name:<28} {expected:<16} {', '.join(sorted(found)):<24}{mark}".rstrip())
     print(f"{len(known) - wrong} of {len(known)} sources came out as they are known to be")
-    status = fit_codec(output / "dataset", output / "codec") or train(output, minutes)
+    status = fit_codec(output / "dataset", output / "codec") or train(output, minutes) or judge(output)
     return PROBLEM if wrong else status
 
 
@@ -102,6 +111,51 @@ def learned(run: Path) -> str:
         f"held-out loss {first['loss']:.3f} after {first['step']} steps, "
         f"{last['loss']:.3f} after {last['step']}"
     )
+
+
+def judge(output: Path) -> int:
+    """What training taught the mouth, on voices that it has not heard; the untrained model beside it."""
+    from data_pipeline.demo.held_out import make_held_out
+    from evaluation.learned import HeldOut
+    from evaluation.learned import judge as judge_takes
+    from evaluation.learned_report import summary, write_report
+    from training.export import write_untrained
+
+    print("making the held-out takes, with the model before and after its training", file=sys.stderr)
+    made = make_held_out(output / "held_out")
+    takes = [HeldOut(take.name, take.words, take.portrait, take.video, take.opening) for take in made]
+    exported = output / "audio" / "export"
+    write_untrained(exported, output / "untrained")
+    folders: Made = {"untrained": output / "made" / "untrained", "trained": output / "made" / "trained"}
+    for model, folder in folders.items():
+        listed = _list(takes, folder)
+        checkpoint = exported if model == "trained" else output / model
+        status = _animate("--checkpoint", str(checkpoint), "--batch", str(listed), *SAMPLED)
+        if status:
+            return status
+    found = judge_takes(takes, folders)
+    page = write_report(output / "report.html", takes, folders, found, " ".join(SAMPLED))
+    print(f"{summary(found)}; {page}")
+    return 0
+
+
+def _list(takes: "list[HeldOut]", folder: Path) -> Path:
+    """The list of what is to be made in `folder`, beside it."""
+    lines = [
+        {"image": take.portrait, "audio": take.video, "output": folder / f"{take.name}.mp4"} for take in takes
+    ]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    listed = folder.with_suffix(".jsonl")
+    written = [json.dumps({key: str(path.absolute()) for key, path in line.items()}) for line in lines]
+    listed.write_text("\n".join(written) + "\n", "utf-8")
+    return listed
+
+
+def _animate(*arguments: str) -> int:
+    """`hallo3 animate`, as a user would run it."""
+    parser = argparse.ArgumentParser()
+    animate.add_command(parser.add_subparsers())
+    return animate.run(parser.parse_args(["animate", *arguments]))
 
 
 def outcome_of(rows: pa.Table, name: str) -> set[str]:

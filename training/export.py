@@ -29,6 +29,8 @@ from training.metrics import read_metrics
 from training.model.autoencoder import SPATIAL_STRIDE
 from training.model.patch_pca import PatchPcaAutoencoder
 from training.model.portrait import PortraitModel
+from training.model.sizes import config_of
+from training.model.weight_files import open_checkpoint
 from training.optimizer import AVERAGE
 from training.run_folder import METRICS
 from training.start_model import DTYPES, start_model
@@ -81,6 +83,21 @@ def trained_model(checkpoint: Path, config: TrainConfig) -> PortraitModel:
 
         merge_lora(model)
     return model
+
+
+def write_untrained(exported: Path, folder: Path, seed: int = 0) -> None:
+    """The same model with weights as before any training: what a trained one is to be compared with.
+
+    `folder` gets them, config.json and the run's own autoencoder. Raises OSError, WeightsError."""
+    config = config_of(open_checkpoint(exported))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = PortraitModel(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_weights(model, folder, torch.float32, SHARD_BYTES)
+    shutil.copy(exported / "config.json", folder)
+    if (exported / FITTED).is_dir():
+        shutil.copytree(exported / FITTED, folder / FITTED, dirs_exist_ok=True)
 
 
 def _write_weights(model: nn.Module, folder: Path, dtype: torch.dtype, shard_bytes: int) -> None:

@@ -19,7 +19,7 @@ from training.checkpoint import CheckpointError, TrainState, read_weights, save
 from training.config import TrainConfig
 from training.diffusion import ZeroSnrSchedule
 from training.engine import start_engine
-from training.export import export
+from training.export import export, write_untrained
 from training.metrics import MetricsLog
 from training.model import ModelConfig, PortraitModel, load_model
 from training.model.patch_pca import PatchPcaAutoencoder
@@ -168,3 +168,15 @@ def test_low_rank_updates_are_folded_into_a_plain_model(tmp_path) -> None:
     expected = weights_of(given)[f"{layer}.weight"] + 8 / 4 * rise @ fall
     torch.testing.assert_close(weights_of(found)[f"{layer}.weight"].detach(), expected)
     assert not rise.equal(torch.zeros_like(rise))
+
+
+def test_an_untrained_model_is_written_in_the_form_of_a_trained_one(tmp_path) -> None:
+    write_untrained(published(tmp_path / "trained", SIZES), tmp_path / "untrained")
+    untrained, _ = load_model(tmp_path / "untrained", torch.float32)
+    trained, _ = load_model(tmp_path / "trained", torch.float32)
+    assert untrained.config == trained.config
+    assert not untrained.denoiser.head.linear.weight.any()  # gates and head are closed before training
+    assert trained.denoiser.head.linear.weight.any()
+    write_untrained(tmp_path / "trained", tmp_path / "again")
+    again, _ = load_model(tmp_path / "again", torch.float32)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in weights_of(untrained).items())
