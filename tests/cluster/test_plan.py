@@ -13,7 +13,7 @@ def test_a_plan_needs_neither_dataset_nor_output(capsys) -> None:
 
 
 def test_a_run_that_does_not_fit_ends_with_status_1_and_the_way_out(capsys) -> None:
-    alone = ["num_workers=1", "deepspeed.zero_stage=2", "micro_batch=8"]
+    alone = ["num_workers=1", "deepspeed.zero_stage=2", "batch=8", "micro_batch=8"]
     assert cli.main(["plan", "demo_audio", *alone, "--gpu-gb", "1.66"]) == 1
     told = capsys.readouterr().out
     assert "too much" in told

@@ -74,6 +74,6 @@ def test_what_cannot_fit_has_no_change() -> None:
 
 
 def test_twice_the_gpus_take_half_the_time() -> None:
-    one, two = (plan(tiny(f"num_workers={n}", "micro_batch=4"), GPUS["a100"]) for n in (1, 2))
+    one, two = (plan(tiny(f"num_workers={n}", "micro_batch=2"), GPUS["a100"]) for n in (1, 2))
     assert one.step_s == pytest.approx(2 * two.step_s)
     assert one.days == pytest.approx(one.step_s * one.config.max_steps / 86_400)
