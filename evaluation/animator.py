@@ -135,8 +135,6 @@ class Animator:
         self.fps = fps
         """Of the videos."""
         self.credentials = credentials
-        if credentials is not None:
-            self._about = {**about, "signed_by": credentials.signer}
 
     @classmethod
     def load(
