@@ -1,7 +1,7 @@
 """Checkpoint -> videos, and whether mouths in them follow voices; FID, FVD and benchmarks are not here yet.
 
 picture            an image file -> a portrait
-animator           a checkpoint -> an image and a sound become a video; setup: its size, rate and place in memory
+animator           a checkpoint -> an image and a sound become a video; setup: its size, rate, place in memory
 parts              which survives its maker; provenance: under whose signature it says what it is
 items              a list of videos to be made
 fleet              videos over workers (worker) on several GPUs (crew), of which several share one (together)
