@@ -15,9 +15,9 @@ from data_pipeline.verify import verify
 SOURCES = ["upright.mov", "dark.mp4", "no_audio.mp4", "text.mp4"]
 
 
-def hallo3(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def hallo3(*arguments: str | Path, limit_s: float = 280) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "cluster.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=280)
+    return subprocess.run(command, capture_output=True, text=True, timeout=limit_s)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """`--on ADDRESS`: the same command as a job on a Ray cluster that is there."""
 
+import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -52,7 +52,10 @@ def cluster(tmp_path_factory) -> Iterator[str]:
             time.sleep(0.2)
         yield f"http://127.0.0.1:{ports['dashboard-port']}"
     finally:
-        os.killpg(head.pid, signal.SIGTERM)
+        started = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]
+        for process in started:  # asked to end, Ray takes half a minute
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         head.wait(60)
         shutil.rmtree(folder, ignore_errors=True)
 

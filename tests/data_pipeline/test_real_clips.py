@@ -1,4 +1,7 @@
-"""Real clips, labelled by people: recall of what is to be kept and of what is to be rejected."""
+"""Real clips, labelled by people: recall of what is to be kept and of what is to be rejected.
+
+Their curation keeps every core busy for minutes, so they run by name and alone: `.ci/run` does it.
+"""
 
 import csv
 import subprocess
@@ -11,15 +14,19 @@ from tests.cluster.test_curation import hallo3
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
 
-pytestmark = pytest.mark.skipif(
-    not REAL.exists(), reason="the labelled real clips are not beside this project"
-)
+LIMIT_S = 1500
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(LIMIT_S + 60),
+    pytest.mark.skipif(not REAL.exists(), reason="the labelled real clips are not beside this project"),
+]
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("real") / "dataset"
-    done = hallo3("curate", "talking_head", f"sources={REAL}", f"output={root}")
+    done = hallo3("curate", "talking_head", f"sources={REAL}", f"output={root}", limit_s=LIMIT_S)
     assert done.returncode == 0, done.stderr
     return root
 
