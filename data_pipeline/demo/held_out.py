@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline.clip import FaceTrack
-from data_pipeline.config import EncodeConfig
+from data_pipeline.config import EncodeConfig, load_config
 from data_pipeline.demo.performance import Performance, perform
 from data_pipeline.demo.speech import ENDGAME, RATE, Excerpt, say
 from data_pipeline.demo.video import write_video
@@ -85,10 +85,15 @@ def _cropped(frames: list[np.ndarray]) -> np.ndarray:
 
     height, width = frames[0].shape[:2]
     track = _track(frames[::LOOKED_AT])
-    crop = face_crop(track, Box(0, 0, width, height), EncodeConfig(width=SIZE_PX, height=SIZE_PX))
+    crop = face_crop(track, Box(0, 0, width, height), _as_curated())
     x0, y0, x1, y1 = (int(side) for side in (crop.x0, crop.y0, crop.x1, crop.y1))
     size = (SIZE_PX, SIZE_PX)
     return np.stack([cv2.resize(frame[y0:y1, x0:x1], size, interpolation=cv2.INTER_AREA) for frame in frames])
+
+
+def _as_curated() -> EncodeConfig:
+    """How the demo's sources are cropped."""
+    return load_config("demo", ["sources=none", "output=none"]).encode
 
 
 def _track(frames: list[np.ndarray]) -> FaceTrack:

@@ -56,7 +56,7 @@ def cluster(tmp_path_factory) -> Iterator[str]:
         for process in started:  # asked to end, Ray takes half a minute
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        head.wait(60)
+        psutil.wait_procs(started, timeout=60)
         shutil.rmtree(folder, ignore_errors=True)
 
 
