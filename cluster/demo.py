@@ -20,9 +20,9 @@ PROBLEM = 1
 
 STEPS_A_MINUTE = 200
 """Of the tiny model, 4 samples a step, on two cores."""
-PHASES = {"identity": 1 / 3, "audio": 2 / 3}
+PHASES = {"identity": 1 / 4, "audio": 3 / 4}
 """And each one's share of the time."""
-SAMPLED = ("--steps", "10", "--guidance", "2", "--sampler", "clean", "--device", "cpu", "--workers", "2")
+SAMPLED = ("--steps", "10", "--guidance", "4", "--sampler", "clean", "--device", "cpu", "--workers", "2")
 """How the held-out takes are made."""
 
 
