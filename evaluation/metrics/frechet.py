@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from scipy.linalg import eigh
+from scipy.linalg import eigvalsh
+from scipy.linalg.lapack import dpstrf
 
 from evaluation.metrics.stored_state import read_state, write_state
 
@@ -91,13 +92,17 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     few, many = sorted((a, b), key=lambda statistics: statistics.count)
     covariance, other = few.covariance, many.covariance
     root = _root(covariance)
-    eigenvalues = eigh(root.T @ other @ root, eigvals_only=True)
-    trace = np.trace(covariance) + np.trace(other) - 2 * np.sqrt(eigenvalues.clip(min=0)).sum()
+    roots = np.sqrt(eigvalsh(root.T @ other @ root).clip(min=0)) if root.size else np.zeros(0)
+    trace = np.trace(covariance) + np.trace(other) - 2 * roots.sum()
     return max(0.0, float(np.square(few.mean - many.mean).sum() + trace))
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
-    """(D, R) L with L L' = covariance, where R is its rank to within rounding."""
-    values, vectors = eigh(covariance)
-    kept = values > max(values[-1], 0) * len(values) * np.finfo(float).eps
-    return vectors[:, kept] * np.sqrt(values[kept])
+    """(D, R) L with L L' = covariance, where R is its rank to within rounding.
+
+    Cholesky's with pivoting (LAPACK's pstrf): for ranks of tens in thousands of dimensions it is ten times as
+    fast as an eigendecomposition, and where the rank is full, too."""
+    factor, pivots, rank, _ = dpstrf(covariance, lower=1)
+    root = np.zeros((len(covariance), rank))
+    root[pivots - 1] = np.tril(factor)[:, :rank]
+    return root

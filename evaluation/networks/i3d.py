@@ -93,6 +93,7 @@ class I3D(nn.Module):
         self.Mixed_5b = Mixed(832, (256, 160, 320, 32, 128, 128), eps)
         self.Mixed_5c = Mixed(832, (384, 192, 384, 48, 128, 128), eps)
         self.logits = Logits()
+        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # 1.2 times as fast on a CPU
         self.eval()
 
     @classmethod
