@@ -93,20 +93,21 @@ def group_of(clip: str) -> int:
 def distance_between(generated: ClipGroups, real: ClipGroups) -> Interval:
     """The Fréchet distance, its interval over clips, and the number of generated clips.
 
-    A group is left out of both sides, as a generated clip and its real one stand or fall together. All
-    is NaN where a side has fewer than two features; the interval, where one group holds them all.
+    A group is left out of both sides, as a generated clip and its real one stand or fall together. All is NaN
+    where a side has fewer than two features; the interval, where without some group it has.
     """
-    nan = float("nan")
-    if min(generated.total().count, real.total().count) < 2:
-        return Interval(nan, nan, nan, generated.n_clips)
-    value = frechet_distance(generated.total(), real.total())
+    value = _distance(generated.total(), real.total())
     groups = sorted(generated.statistics)
-    remaining = [(generated.total(group), real.total(group)) for group in groups]
-    if len(groups) < 2 or any(min(a.count, b.count) < 2 for a, b in remaining):
-        return Interval(value, nan, nan, generated.n_clips)
-    without = [frechet_distance(a, b) for a, b in remaining]
-    half = half_width(value, without, [generated.clips[group] for group in groups])
-    return Interval(value, max(0.0, value - half), value + half, generated.n_clips)
+    half = float("nan")
+    if len(groups) > 1:
+        without = [_distance(generated.total(group), real.total(group)) for group in groups]
+        half = half_width(value, without, [generated.clips[group] for group in groups])
+    low = float(np.maximum(value - half, 0))  # NaN stays NaN
+    return Interval(value, low, value + half, generated.n_clips)
+
+
+def _distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
+    return frechet_distance(a, b) if min(a.count, b.count) > 1 else float("nan")
 
 
 def half_width(value: float, without: Iterable[float], clips: Iterable[int]) -> float:

@@ -9,7 +9,7 @@ Real ones are the same at every evaluation of a benchmark, so they can be kept: 
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -25,8 +25,8 @@ class FrechetMetric:
 
     def __init__(self, name: str, dim: int, protocol: Mapping[str, object]):
         """name: of the figure. dim: of a feature. protocol: what features depend on."""
-        self.names = (name,)
-        self.protocol = {
+        self.names: Sequence[str] = (name,)
+        self.protocol: Mapping[str, object] = {
             **protocol,
             "feature_size": dim,
             "covariance": "over n - 1",
