@@ -38,16 +38,13 @@ class Fid(FrechetMetric):
         self._published = takes_published(network, PUBLISHED)
         self._variant: Variant = variant
         self._device = device
-        frames = {"frames": "all"}
         if self._published:
-            super().__init__(
-                "fid", PUBLISHED_SIZE, {**protocol_of(PUBLISHED), **frames, "preprocessing": variant}
-            )
+            name, size, looked = "fid", PUBLISHED_SIZE, {**protocol_of(PUBLISHED), "preprocessing": variant}
         else:
             sized = "antialiased to 224 x 224, (x - 127) / 128"
-            super().__init__(
-                f"fd-{STAND_IN}", STAND_IN_SIZE, {**protocol_of(STAND_IN), **frames, "preprocessing": sized}
-            )
+            name, size = f"fd-{STAND_IN}", STAND_IN_SIZE
+            looked = {**protocol_of(STAND_IN), "preprocessing": sized}
+        super().__init__(name, size, {**looked, "frames": "all"})
 
     def setup(self) -> None:
         """Raises WeightsUnavailable."""
