@@ -70,14 +70,14 @@ class LipShape:
 
 def lips_of(meshes: np.ndarray) -> np.ndarray:
     """(F, 468, 3) meshes of one face -> (F, 4), see the columns' names."""
-    head = _on_one_head(meshes.astype(np.float64))
+    head = on_one_head(meshes.astype(np.float64))
     upper, lower = head[:, INNER_UPPER, 1].mean(axis=1), head[:, INNER_LOWER, 1].mean(axis=1)
     above, below = head[:, OUTER_UPPER, 1].mean(axis=1), head[:, OUTER_LOWER, 1].mean(axis=1)
     width = head[:, RIGHT_CORNER, 0] - head[:, LEFT_CORNER, 0]
     return np.column_stack([lower - upper, below - above, width, below])
 
 
-def _on_one_head(meshes: np.ndarray) -> np.ndarray:
+def on_one_head(meshes: np.ndarray) -> np.ndarray:
     """(F, 468, 3) along one head's right, down and back, in distances between the eyes' outer corners.
 
     Each mesh is moved, turned and scaled onto the mean one by its STILL points: Umeyama, "Least-squares
