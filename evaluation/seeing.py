@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline import face_tracks, media
+from data_pipeline import face_tracks, media, weights
 from data_pipeline.clip import ANALYSIS_RATE, Reason
 from data_pipeline.face_tracks import Track
 from data_pipeline.media import MediaError, MediaInfo
@@ -35,7 +35,7 @@ DETECTOR_PX = 320
 
 
 class CannotSee(ValueError):
-    """No metric can be measured of this file: it is missing, damaged, no video or too short; its words say."""
+    """No metric can be measured of this file: it is missing, damaged, no video, too short; its words say."""
 
 
 class ClipReader:
@@ -55,7 +55,7 @@ class ClipReader:
             "max_px": self._max_px,
             "detections_fps": DETECTIONS_FPS,
             "detector_px": DETECTOR_PX,
-            "models": [*DETECTOR, *MESH],
+            "networks": weights.digests_of([*DETECTOR, *MESH]),
         }
 
     def read(
@@ -92,7 +92,9 @@ class ClipReader:
             )
         shown = media.read_constant_rate(path, 0.0, count, rate)
         first = next(shown).rgb(self._max_px)
-        frames = np.empty((count, *first.shape), np.uint8)  # filled in place: twice as much would not be needed
+        frames = np.empty(
+            (count, *first.shape), np.uint8
+        )  # filled in place: twice as much would not be needed
         frames[0] = first
         for number, frame in enumerate(shown, start=1):
             frames[number] = frame.rgb(self._max_px)
@@ -106,7 +108,9 @@ class ClipReader:
         meshes: list[Mesh | None] = [None] * len(frames)
         step = max(1, round(fps / DETECTIONS_FPS))
         searched = np.arange(0, len(frames), step)
-        tracks = face_tracks.link([self._detector.detect(frames[number]) for number in searched], searched / fps)
+        tracks = face_tracks.link(
+            [self._detector.detect(frames[number]) for number in searched], searched / fps
+        )
         if not tracks:
             return boxes, meshes
         found = searched[tracks[0].frames]
@@ -119,7 +123,7 @@ class ClipReader:
 
 
 def _between(track: Track, found: np.ndarray, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The box (4,) and the eyes (2, 2) in each of `count` frames, of a track that was seen in frames `found`."""
+    """The box (4,) and eyes (2, 2) in each of `count` frames, of a track that was seen in frames `found`."""
     places = np.column_stack([track.boxes, np.array(track.points)[:, :2].reshape(-1, 4)])
     at = np.column_stack([np.interp(np.arange(count), found, column) for column in places.T])
     return [(place[:4].astype(np.float32), place[4:].reshape(2, 2)) for place in at]

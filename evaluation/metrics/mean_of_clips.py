@@ -19,7 +19,7 @@ class MeanOfClips:
 
     def __init__(self, names: Sequence[str]) -> None:
         """`names`: of the figures, and of the values that they are means of."""
-        self.names = tuple(names)
+        self.names: Sequence[str] = tuple(names)
         self._values: dict[str, dict[str, float]] = {}
 
     def update(self, clip: str, found: Found) -> None:
@@ -35,7 +35,9 @@ class MeanOfClips:
         if self.names != other.names:
             raise ValueError(f"states of {self.names} and of {other.names} do not add up")
         if twice := sorted(self._values.keys() & other._values.keys()):
-            raise ValueError(f"clip {twice[0]!r}: it is in both states ({len(twice)} are), and would count twice")
+            raise ValueError(
+                f"clip {twice[0]!r}: it is in both states ({len(twice)} are), and would count twice"
+            )
         self._values |= other._values
 
     def compute(self) -> list[Figure]:

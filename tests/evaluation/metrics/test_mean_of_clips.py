@@ -3,6 +3,7 @@
 import math
 from copy import deepcopy
 from functools import reduce
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ WHOLE = state(*CLIPS).compute()
 @given(order=st.permutations(sorted(CLIPS)), edges=st.lists(st.integers(0, len(CLIPS)), max_size=4))
 def test_any_split_over_workers_in_any_order_gives_identical_figures(order, edges) -> None:
     places = [0, *sorted(edges), len(order)]
-    parts = [state(*order[start:end]) for start, end in zip(places, places[1:], strict=False)]
+    parts = [state(*order[start:end]) for start, end in pairwise(places)]
     assert merged(parts).compute() == WHOLE
     assert merged(parts[::-1]).compute() == WHOLE
 
@@ -50,7 +51,9 @@ def test_a_figure_is_the_mean_of_the_clips_that_have_its_value() -> None:
     score, margin = WHOLE
     assert (score.name, score.n, margin.name, margin.n) == ("score", 12, "margin", 8)
     assert score.value == pytest.approx(np.mean([row["score"] for row in CLIPS.values()]))
-    assert margin.value == pytest.approx(np.mean([row["margin"] for row in CLIPS.values() if "margin" in row]))
+    assert margin.value == pytest.approx(
+        np.mean([row["margin"] for row in CLIPS.values() if "margin" in row])
+    )
     assert score.low < score.value < score.high
 
 
