@@ -37,7 +37,7 @@ class Brisque:
     def __init__(self) -> None:
         folder = weights.fetch(WEIGHTS)
         self._gamma, self._rho, self._coefficients, self._support = _read_model(folder / MODEL_FILE)
-        self._low, self._high = _read_ranges(folder / RANGES_FILE)
+        self._low, self._high = read_ranges(folder / RANGES_FILE)
 
     def score(self, luma: np.ndarray) -> float:
         """(H, W) uint8 -> 0 (as good as a photograph) ... 100 (bad), not clipped there.
@@ -131,7 +131,7 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"expected plain numbers, found {module}.{name}")
 
 
-def _read_ranges(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_ranges(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """(36,) least and greatest of every feature in training."""
     ranges = _PlainUnpickler(BytesIO(path.read_bytes())).load()
     return np.array(ranges["min_"], float), np.array(ranges["max_"], float)
