@@ -15,6 +15,7 @@ from benchmarks import (
     overhead,
     refilter,
     step_skipping,
+    sync_end_to_end,
     syncnet,
 )
 
@@ -27,6 +28,7 @@ BENCHMARKS = {
     "memory": memory.main,
     "identities": identities.main,
     "syncnet": syncnet.main,
+    "sync_end_to_end": sync_end_to_end.main,
     "codec": codec.main,
     "model": model.main,
     "loader": loader.main,

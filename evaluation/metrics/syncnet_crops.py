@@ -4,8 +4,8 @@
     boxes, on a straight line where none is seen -> middle and half of the longer side, medians of 13 frames
     square of 1.4 sides, lower by a fifth of one -> (F, 224, 224, 3); grey where it leaves the picture
 
-What run_pipeline.py of https://github.com/joonson/syncnet_python does with the boxes of its detector: gaps of
-up to 25 frames belong to a track, medians see zeros beyond a track's ends, edges are cut to whole pixels, and
+What run_pipeline.py of https://github.com/joonson/syncnet_python does with the boxes of its detector: those up
+to 25 frames apart belong to a track, medians see zeros beyond a track's ends, edges are cut to whole pixels, and
 the square is resized between pixels. Only the boxes themselves are another detector's, trained on the same.
 """
 
@@ -18,7 +18,7 @@ from data_pipeline.models.sync_score import SAMPLES_PER_FRAME
 from data_pipeline.stages.face_crops import BEYOND, CROP_FPS, CROP_PX, CROP_SCALE, SMOOTHED_FRAMES
 from evaluation.metrics.metric import CannotScore, SeenClip
 
-MAX_GAP_FRAMES = 25
+MAX_APART_FRAMES = 25
 MIN_FRAMES = 25
 PROTOCOL = {"fps": CROP_FPS, "crop_px": CROP_PX, "margin": CROP_SCALE, "smoothed_frames": SMOOTHED_FRAMES}
 
@@ -55,7 +55,7 @@ def face_and_sound(clip: SeenClip) -> FaceAndSound:
 
 def _longest_track(seen: np.ndarray) -> np.ndarray:
     """Numbers of the frames that show the face -> all numbers from a track's first to its last."""
-    tracks = np.split(seen, np.flatnonzero(np.diff(seen) > MAX_GAP_FRAMES) + 1)
+    tracks = np.split(seen, np.flatnonzero(np.diff(seen) > MAX_APART_FRAMES) + 1)
     longest = max(tracks, key=lambda track: np.ptp(track) if len(track) else -1)
     return np.arange(longest[0], longest[-1] + 1) if len(longest) else longest
 

@@ -74,6 +74,8 @@ def test_without_a_face_in_portrait_or_frames_nothing_is_compared(csim) -> None:
         value(csim, wall, reference=astronaut())
     with pytest.raises(CannotScore, match="none of every 2 frames"):
         csim.measure(seen_clip(astronaut()[None]))  # no box: nobody was seen to speak
+    with pytest.raises(CannotScore, match="none of every 2 frames"):
+        value(csim, astronaut(), reference=astronaut(), box=(0, 400, 100, 500))  # a face, but not there
 
 
 def test_only_insightfaces_embedding_is_called_csim(tmp_path, monkeypatch) -> None:

@@ -63,6 +63,15 @@ def test_pixels_that_do_not_come_back_or_come_from_outside_are_left_out() -> Non
     assert not not_occluded(forth, back)[:, 7:10].any()
 
 
+def test_what_lies_half_a_pixel_outside_is_left_out_too() -> None:
+    """It would be mixed with the black beyond the edge."""
+    forth: np.ndarray = np.full((20, 30, 2), 0.5, np.float32)
+    clear = not_occluded(forth, -forth)
+    assert not clear[0].any()
+    assert not clear[:, 0].any()
+    assert clear[1:, 1:].all()
+
+
 def test_of_one_frame_nothing_can_be_told(flicker) -> None:
     with pytest.raises(CannotScore, match="found again in the next one"):
         value(flicker, texture(32, 32)[None])

@@ -14,8 +14,8 @@ from tests.evaluation.metrics.seen import seen_clip
 from tests.evaluation.test_picture import astronaut
 
 PACKAGE = {5: 17.037882, 10: 33.996339, 20: 52.523151, 40: 65.900349}
-"""What the package brisque 0.2.0 gives for the astronaut with noise, on numpy 1.26. It counts zeros as positive,
-which the authors do not, but noisy pictures have none."""
+"""What the package brisque 0.2.0 gives for the astronaut with noise, on numpy 1.26. It counts zeros as
+positive, which the authors do not, but noisy pictures have none."""
 
 
 def luma() -> np.ndarray:
