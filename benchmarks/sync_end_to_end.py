@@ -2,9 +2,9 @@
 
     python -m benchmarks.sync_end_to_end [--seconds 8] [--repeats 2] [--threads 1]
 
-    package   converts the file, writes every frame, looks for faces in each (S3FD at its quarter scale), cuts,
-              tracks, crops, writes, reads and scores
-    hallo3    reads the file once, with the face's boxes and meshes for all metrics, crops and scores
+    package  converts the file, writes every frame, looks for faces in each (S3FD at its quarter scale),
+             cuts, tracks, crops, writes, reads and scores
+    hallo3   reads the file once, with the face's boxes and meshes for all metrics, crops and scores
 
 Networks, clip and the package's environment are those of benchmarks/syncnet.py, which compares the curation's
 stages; as it says, both load one filled SyncNet. The package needs ffmpeg on the PATH.

@@ -4,9 +4,9 @@
     boxes, on a straight line where none is seen -> middle and half of the longer side, medians of 13 frames
     square of 1.4 sides, lower by a fifth of one -> (F, 224, 224, 3); grey where it leaves the picture
 
-What run_pipeline.py of https://github.com/joonson/syncnet_python does with the boxes of its detector: those up
-to 25 frames apart belong to a track, medians see zeros beyond a track's ends, edges are cut to whole pixels, and
-the square is resized between pixels. Only the boxes themselves are another detector's, trained on the same.
+What run_pipeline.py of https://github.com/joonson/syncnet_python does with the boxes of its detector: those
+up to 25 frames apart belong to a track, medians see zeros beyond a track's ends, edges are cut to whole
+pixels, and the square is resized bilinearly. The boxes alone are another detector's.
 """
 
 from dataclasses import dataclass
