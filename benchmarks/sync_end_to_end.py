@@ -6,14 +6,16 @@
              cuts, tracks, crops, writes, reads and scores
     hallo3   reads the file once, with the face's boxes and meshes for all metrics, crops and scores
 
-Networks, clip and the package's environment are those of benchmarks/syncnet.py, which compares the curation's
-stages; as it says, both load one filled SyncNet. The package needs ffmpeg on the PATH.
+Both load one filled SyncNet; clip and the package's environment are those of benchmarks/syncnet.py, which
+compares the curation's stages. Its S3FD finds one box all along, ours follow the face: what the same box
+gives is told too. The package needs ffmpeg on the PATH.
 """
 
 import argparse
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -30,6 +32,8 @@ from evaluation.seeing import ClipReader
 from tests.data_pipeline.face_media import astronaut
 from tests.filled import fill
 
+Face = tuple[float, float, float, float]
+
 
 def main(arguments: Sequence[str] = ()) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -45,7 +49,8 @@ def main(arguments: Sequence[str] = ()) -> None:
         video, _ = write_clip(folder, options.seconds)
         torch.save(fill(SyncNet(), gain=2**0.5).state_dict(), folder / "syncnet.pth")
         ours = Ours(folder / "syncnet.pth")
-        torch.save(s3fd_weights(face_of(ours.seen(video))), folder / "s3fd.pth")
+        face = face_of(ours.seen(video))
+        torch.save(s3fd_weights(face), folder / "s3fd.pth")
         with Package(folder, options.threads) as package:
             compare(
                 "from a video file to Sync-C and Sync-D",
@@ -53,6 +58,8 @@ def main(arguments: Sequence[str] = ()) -> None:
                 lambda: ours.score(video),
                 options.repeats,
             )
+        figures = ", ".join(f"{name} {value:.5g}" for name, value in ours.score_at(video, face).items())
+        print(f"    with the package's box: {figures}", flush=True)
 
 
 class Ours:
@@ -67,12 +74,21 @@ class Ours:
         return self._reader.read(video, "clip", astronaut())
 
     def score(self, video: Path) -> Answer:
-        values = self._sync.measure(self.seen(video)).values
+        return self._score(self.seen(video))
+
+    def score_at(self, video: Path, face: Face) -> Answer:
+        """As `score`, with the face in one place all along."""
+        clip = self.seen(video)
+        box = np.array(face, np.float32) * np.array([*SIZE, *SIZE], np.float32)
+        return self._score(replace(clip, boxes=np.tile(box, (len(clip.frames), 1))))
+
+    def _score(self, clip: SeenClip) -> Answer:
+        values = self._sync.measure(clip).values
         confidence, distance, offset, _ = (values.get(name, float("nan")) for name in self._sync.names)
         return {"offset": offset, "confidence": confidence, "distance": distance}
 
 
-def face_of(clip: SeenClip) -> tuple[float, float, float, float]:
+def face_of(clip: SeenClip) -> Face:
     """The face's mean box, as parts of the picture's width and height."""
     x0, y0, x1, y1 = np.nanmean(clip.boxes, axis=0) / [*SIZE, *SIZE]
     return float(x0), float(y0), float(x1), float(y1)
