@@ -92,9 +92,7 @@ class ClipReader:
             )
         shown = media.read_constant_rate(path, 0.0, count, rate)
         first = next(shown).rgb(self._max_px)
-        frames = np.empty(
-            (count, *first.shape), np.uint8
-        )  # filled in place: twice as much would not be needed
+        frames = np.empty((count, *first.shape), np.uint8)  # filled in place: a list would need as much again
         frames[0] = first
         for number, frame in enumerate(shown, start=1):
             frames[number] = frame.rgb(self._max_px)

@@ -35,10 +35,10 @@ def other_speech() -> list[np.ndarray]:
 def clip(tmp_path_factory) -> SeenClip:
     folder = tmp_path_factory.mktemp("demo")
     make_sources(folder, only=[CLIP])
-    return ClipReader(max_s=5).read(folder / CLIP, "demo", astronaut(), other_speech())
+    return ClipReader(max_s=4).read(folder / CLIP, "demo", astronaut(), other_speech())
 
 
-@pytest.mark.parametrize("late_ms", [-400, 0, 160])
+@pytest.mark.parametrize("late_ms", [-400, 160])
 def test_the_offset_says_how_early_the_sound_is(lip_sync, clip, late_ms) -> None:
     found = lip_sync.measure(replace(clip, sound=delayed(clip.sound, late_ms)))
     assert found.values["lip_correlation_offset"] == pytest.approx(-late_ms / 40, abs=1)

@@ -10,7 +10,6 @@ from data_pipeline import weights
 from data_pipeline.config import SyncConfig, SyncNetConfig
 from data_pipeline.models.syncnet import SyncNet, sync_score
 from data_pipeline.models.syncnet_scorer import SyncNetScorer
-from data_pipeline.stages.sync import load_syncnet
 from data_pipeline.weights import WeightsUnavailable
 from evaluation.metrics.lip_sync import LipSync
 from evaluation.metrics.metric import CannotScore, Found, SeenClip
@@ -22,10 +21,15 @@ WHOLE = (32, 0, 192, 160)  # whose square is just a frame of 224 x 224
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory) -> SyncConfig:
-    """A network that is filled as the recorded one was."""
+def network() -> SyncNet:
+    """Filled as the recorded one was."""
+    return fill(SyncNet(), gain=2**0.5)
+
+
+@pytest.fixture(scope="module")
+def own(network, tmp_path_factory) -> SyncConfig:
     path = tmp_path_factory.mktemp("network") / "filled.model"
-    torch.save(fill(SyncNet(), gain=2**0.5).state_dict(), path)
+    torch.save(network.state_dict(), path)
     return SyncConfig(backend="syncnet", syncnet=SyncNetConfig(weights=str(path)))
 
 
@@ -63,9 +67,11 @@ def test_a_clip_has_the_references_figures(sync, found) -> None:
     assert found.arrays["sync_shifts"][found.arrays["sync_curve"].argmin()] == facts["offset"]
 
 
-def test_the_margin_is_over_the_mean_of_the_decoys_which_are_repeated_where_short(own, sync, found) -> None:
+def test_the_margin_is_over_the_mean_of_the_decoys_which_are_repeated_where_short(
+    network, sync, found
+) -> None:
     stored = golden("syncnet/evaluate")
-    scorer = SyncNetScorer(load_syncnet(own), other_speech(), torch.get_num_threads())
+    scorer = SyncNetScorer(network, other_speech(), torch.get_num_threads())
     repeated = np.resize(other_speech(), len(stored["wav_int16"]))
     heard = scorer.audio_features(repeated, len(stored["video_features"]))
     decoy = sync_score(stored["video_features"], heard).confidence
