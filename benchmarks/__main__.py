@@ -16,6 +16,7 @@ from benchmarks import (
     overhead,
     refilter,
     step_skipping,
+    sync_end_to_end,
     syncnet,
 )
 
@@ -29,6 +30,7 @@ BENCHMARKS = {
     "identities": identities.main,
     "syncnet": syncnet.main,
     "fid_features": fid_features.main,
+    "sync_end_to_end": sync_end_to_end.main,
     "codec": codec.main,
     "model": model.main,
     "loader": loader.main,

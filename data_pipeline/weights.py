@@ -151,7 +151,12 @@ def digests_of_backends(config: "CurationConfig") -> dict[str, str]:
     }
     replaced = {"syncnet_v2"} if config.sync.own_network else set()
     needed = (weight for weight in registry().values() if chosen & set(weight.used_by))
-    return {weight.name: _digest(weight) for weight in needed if weight.name not in replaced}
+    return digests_of(weight.name for weight in needed if weight.name not in replaced)
+
+
+def digests_of(names: Iterable[str]) -> dict[str, str]:
+    """{model: sha256 over its files' names and digests} for the named models; see `digests_of_backends`."""
+    return {name: _digest(_find(name)) for name in names}
 
 
 def digest_of_file(path: Path) -> str:

@@ -64,15 +64,8 @@ def score_lips(lips: np.ndarray, audio: np.ndarray, decoys: Sequence[np.ndarray]
     """(F, 4) lips as `LipShape.measure` gives them, against a sound, and decoys at least as long.
 
     Without decoys `margin` is None."""
-    from threadpoolctl import threadpool_limits
-
-    # The last bits of a product of matrices depend on BLAS's threads, and products as small as these wait
-    # longer for threads than they take.
-    with threadpool_limits(1, "blas"):
-        motion = without_drift(lips)
-        motion = motion / (motion.std(axis=0) + 1e-9)
-        own = correlation_curve(motion, audio)
-        others = [correlation_curve(motion, decoy[: len(audio)]) for decoy in decoys]
+    own = curve_of(lips, audio)
+    others = [curve_of(lips, decoy[: len(audio)]) for decoy in decoys]
     peak = int(own.argmax())
     chance = np.concatenate([_beside_peak(own), *others])
     confidence = _significance(own, chance)
@@ -80,6 +73,17 @@ def score_lips(lips: np.ndarray, audio: np.ndarray, decoys: Sequence[np.ndarray]
     if others:
         margin = confidence - max(_significance(other, chance) for other in others)
     return SyncScore(_between_lags(own, peak), confidence, float(1 - own[peak]), margin)
+
+
+def curve_of(lips: np.ndarray, audio: np.ndarray) -> np.ndarray:
+    """(F, 4) lips as `LipShape.measure` gives them, a sound -> correlation at each lag of `lags_of(F)`."""
+    from threadpoolctl import threadpool_limits
+
+    # The last bits of a product of matrices depend on BLAS's threads, and products as small as these wait
+    # longer for threads than they take.
+    with threadpool_limits(1, "blas"):
+        motion = without_drift(lips)
+        return correlation_curve(motion / (motion.std(axis=0) + 1e-9), audio)
 
 
 def correlation_curve(motion: np.ndarray, audio: np.ndarray) -> np.ndarray:
