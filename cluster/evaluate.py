@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from evaluation.comparison import Change
     from evaluation.config import EvaluationConfig
     from evaluation.gate import Rule
+    from evaluation.report import Compared
     from evaluation.results import Evaluation, Figure
     from evaluation.runner import Plan
 
@@ -103,6 +104,7 @@ def evaluate(config: "EvaluationConfig", baseline: Path | None, fail_if: list[st
     """One evaluation, from its inputs to the gate; the exit status."""
     from evaluation.gate import check_rules, parse_rule
     from evaluation.lineage import about_checkpoint
+    from evaluation.report import write_report
     from evaluation.results import read_results
     from evaluation.runner import evaluate as evaluate_plan
     from evaluation.runner import plan
@@ -124,7 +126,9 @@ def evaluate(config: "EvaluationConfig", baseline: Path | None, fail_if: list[st
     _say(evaluation)
     if not any(one.scored for one in evaluation.benchmarks):
         return _fail(f"no video could be scored; why is in {config.output}/clips.parquet", PROBLEM)
-    return GATE if compared is not None and not _passes(evaluation, config, compared, baseline, rules) else 0
+    found = None if compared is None else _compared(evaluation, config, compared, baseline, rules)
+    print(write_report(evaluation, Path(config.output), config.shown, found))
+    return GATE if found is not None and not found.passed else 0
 
 
 def _check_comparable(planned: "Plan", compared: "Evaluation") -> None:
@@ -137,15 +141,17 @@ def _check_comparable(planned: "Plan", compared: "Evaluation") -> None:
             check_same(theirs.protocol, one.protocol.fields, ("baseline", "this one"))
 
 
-def _passes(
+def _compared(
     evaluation: "Evaluation",
     config: "EvaluationConfig",
     compared: "Evaluation",
     baseline: Path | None,
     rules: "list[Rule]",
-) -> bool:
+) -> "Compared":
+    """What changed, and whether that will do; said, too."""
     from evaluation.comparison import changes
     from evaluation.gate import judged
+    from evaluation.report import Compared
 
     found = changes(evaluation, Path(config.output), compared, Path(str(baseline)))
     _say_changes(found)
@@ -154,7 +160,7 @@ def _passes(
         print(f"hallo3: gate: {one}", file=sys.stderr)
     if rules and not broken:
         print(f"gate: passed, {len(rules)} rules")
-    return not broken
+    return Compared(str(baseline), found, rules, broken)
 
 
 def _say_missing(name: str, missing: dict[str, str]) -> None:
