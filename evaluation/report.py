@@ -86,7 +86,7 @@ def write_report(evaluation: Evaluation, output: Path, shown: int, compared: Com
         style=STYLES,
         script=TEMPLATES / "evaluation.js",
         filters={"number": number_text, "interval": interval_text, "signed": signed_text},
-        name=str(evaluation.checkpoint.get("run") or evaluation.checkpoint.get("path") or "given videos"),
+        name=_name(evaluation.checkpoint),
         facts=list(_facts(evaluation.checkpoint)),
         benchmarks=evaluation.benchmarks,
         rows=list(_rows(evaluation, compared)),
@@ -121,6 +121,13 @@ def signed_text(value: float) -> str:
 def interval_text(one: Figure | Change) -> str:
     """Its interval; empty where there is none."""
     return "" if math.isnan(one.low) else f"[{number_text(one.low)}, {number_text(one.high)}]"
+
+
+def _name(checkpoint: Mapping[str, Any]) -> str:
+    """What is evaluated, in short."""
+    path = checkpoint.get("run") or checkpoint.get("path") or checkpoint.get("videos")
+    step = f", step {checkpoint['step']}" if checkpoint.get("step") is not None else ""
+    return f"{Path(str(path)).name}{step}"
 
 
 def _rows(evaluation: Evaluation, compared: Compared | None) -> Iterator[Row]:
