@@ -128,7 +128,31 @@ def evaluate(config: "EvaluationConfig", baseline: Path | None, fail_if: list[st
         return _fail(f"no video could be scored; why is in {config.output}/clips.parquet", PROBLEM)
     found = None if compared is None else _compared(evaluation, config, compared, baseline, rules)
     print(write_report(evaluation, Path(config.output), config.shown, found))
-    return GATE if found is not None and not found.passed else 0
+    sent = _send(evaluation, config, found)
+    if found is not None and not found.passed:
+        return GATE
+    return 0 if sent else PROBLEM
+
+
+def _send(evaluation: "Evaluation", config: "EvaluationConfig", compared: "Compared | None") -> bool:
+    """To MLflow; whether it has everything. What it raises is of many kinds."""
+    from evaluation.tracking import send, tracking_uri
+    from training.mlflow_run import without_password
+    from training.tracking import reason_of
+
+    try:
+        run_id = send(evaluation, config, compared)
+    except Exception as error:  # noqa: BLE001
+        where = without_password(tracking_uri(config))
+        print(
+            f"hallo3: MLflow at {where} cannot be used now ({reason_of(error)}); everything is in "
+            f"{config.output}, and the same command sends it",
+            file=sys.stderr,
+        )
+        return False
+    if run_id is not None:
+        print(f"MLflow: run {run_id} at {without_password(tracking_uri(config))}")
+    return True
 
 
 def _check_comparable(planned: "Plan", compared: "Evaluation") -> None:

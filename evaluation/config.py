@@ -3,6 +3,7 @@
 Nothing heavy is imported here: a wrong key is told before torch is loaded.
 """
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,8 +42,9 @@ class BenchmarkConfig(Section):
     @property
     def title(self) -> str:
         """Its name in figures."""
-        uri = Path(self.uri)
-        return self.name or (self.format if self.format in PUBLISHED else uri.stem or uri.name)
+        if self.name is not None:
+            return self.name
+        return self.format if self.format in PUBLISHED else re.sub(r"[^\w.-]+", "-", Path(self.uri).stem)
 
 
 class ClipConfig(Section):
