@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from evaluation.report import Compared
     from evaluation.results import Evaluation, Figure
     from evaluation.runner import Plan
+    from evaluation.watch import Outcome
 
 PROBLEM, WRONG_INPUT, GATE = 1, 2, 3
 LINE_EVERY_S = 10.0
@@ -52,6 +53,9 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         help="'fvd > +5%%' or 'sync_c < -0.3'; repeat",
     )
     command.add_argument(
+        "--watch", type=Path, metavar="RUN", help="score every new checkpoint of a training run"
+    )
+    command.add_argument(
         "--on", metavar="ADDRESS", help="run as a job on a Ray cluster, e.g. http://head:8265"
     )
     command.set_defaults(run=run)
@@ -66,7 +70,9 @@ def run(options: argparse.Namespace) -> int:
         config = load_config(options.config, options.overrides)
     except ConfigError as error:
         return _fail(error, WRONG_INPUT)
-    if config.checkpoint is None and config.videos is None:
+    if options.watch is not None and (config.checkpoint or config.videos):
+        return _fail("--watch RUN says what is scored: leave out checkpoint and videos", WRONG_INPUT)
+    if config.checkpoint is None and config.videos is None and options.watch is None:
         return _fail(
             "give checkpoint=RUN to make videos with, or videos=FOLDER of those there are", WRONG_INPUT
         )
@@ -84,30 +90,60 @@ def run(options: argparse.Namespace) -> int:
         from evaluation.results import ResultsError
         from evaluation.scorer import MetricUnusable
         from evaluation.scoring import ScorersLost
-        from training.run_folder import RunInUse
+        from training.run_folder import RunFolderError, RunInUse
     except ModuleNotFoundError as error:
         return _fail(f"evaluating needs {error.name}; pip install 'hallo3[train,eval]'", PROBLEM)
 
     try:
-        return evaluate(config, options.baseline, options.fail_if)
+        if options.watch is not None:
+            return watch_run(options.watch, config, options.baseline, options.fail_if)
+        return evaluate(config, options.baseline, options.fail_if).status
     except (*WRONG_INPUTS, BenchmarkError, CrewError, GateError, ProtocolsDiffer, ResultsError) as error:
         return _fail(error, WRONG_INPUT)
     except (MetricUnusable, WeightsUnavailable) as error:
         return _fail(error, WRONG_INPUT)
     except (FleetLost, LaunchError, RunInUse, ScorersLost) as error:
         return _fail(error, PROBLEM)
+    except RunFolderError as error:
+        return _fail(error, WRONG_INPUT)
     except OSError as error:
         return _fail(f"{error.filename or config.output}: {error.strerror or error}", PROBLEM)
 
 
-def evaluate(config: "EvaluationConfig", baseline: Path | None, fail_if: list[str]) -> int:
-    """One evaluation, from its inputs to the gate; the exit status."""
+def watch_run(run: Path, config: "EvaluationConfig", baseline: Path | None, fail_if: list[str]) -> int:
+    """Every checkpoint of a training run, each into a folder of its own; the last one's exit status."""
+    from evaluation.watch import Outcome, watch
+
+    output = Path(config.output)
+
+    def score(checkpoint: Path, place: Path, step: int) -> Outcome:
+        print(f"{run}, step {step}:", flush=True)
+        given = {
+            "checkpoint": str(checkpoint),
+            "output": str(place),
+            "cache": config.cache or f"{output}/real",
+        }
+        return evaluate(config.model_copy(update=given), baseline, fail_if, run)
+
+    return watch(run, output, score, config.watch_every_s)
+
+
+def evaluate(
+    config: "EvaluationConfig", baseline: Path | None, fail_if: list[str], watched: Path | None = None
+) -> "Outcome":
+    """One evaluation, from its inputs to the gate.
+
+    Args:
+        baseline: the output of another one.
+        watched: the training run that the checkpoint is of, where each of them is scored.
+    """
     from evaluation.gate import check_rules, parse_rule
     from evaluation.lineage import about_checkpoint
     from evaluation.report import write_report
     from evaluation.results import read_results
     from evaluation.runner import evaluate as evaluate_plan
     from evaluation.runner import plan
+    from evaluation.watch import Outcome
     from training.config import TrainRayConfig
     from training.run_folder import alone
 
@@ -118,40 +154,50 @@ def evaluate(config: "EvaluationConfig", baseline: Path | None, fail_if: list[st
     check_rules(rules, planned.figure_names, names)
     if compared is not None:
         _check_comparable(planned, compared)
-    about = about_checkpoint(Path(config.checkpoint)) if config.checkpoint else {"videos": config.videos}
+    about = {"videos": config.videos}
+    if config.checkpoint is not None:
+        about = about_checkpoint(Path(config.checkpoint), watched)
     for one in planned.benchmarks:
         _say_missing(one.benchmark.name, one.benchmark.missing)
-    with alone(Path(config.output)), ray_session(TrainRayConfig(object_store_gb=config.ray.object_store_gb)):
+    ray_config = TrainRayConfig(object_store_gb=config.ray.object_store_gb)
+    with alone(Path(config.output)), ray_session(ray_config):
         evaluation = evaluate_plan(planned, about, Told())
     _say(evaluation)
-    if not any(one.scored for one in evaluation.benchmarks):
-        return _fail(f"no video could be scored; why is in {config.output}/clips.parquet", PROBLEM)
     found = None if compared is None else _compared(evaluation, config, compared, baseline, rules)
     print(write_report(evaluation, Path(config.output), config.shown, found))
-    sent = _send(evaluation, config, found)
+    sent = _send(evaluation, config, found, watched)
+    if not any(one.scored for one in evaluation.benchmarks):
+        why = f"no video could be scored; why is in {config.output}/clips.parquet"
+        return Outcome(_fail(why, PROBLEM), done=False)
     if found is not None and not found.passed:
-        return GATE
-    return 0 if sent else PROBLEM
+        return Outcome(GATE, done=sent)
+    return Outcome(0 if sent else PROBLEM, done=sent)
 
 
-def _send(evaluation: "Evaluation", config: "EvaluationConfig", compared: "Compared | None") -> bool:
+def _send(
+    evaluation: "Evaluation", config: "EvaluationConfig", compared: "Compared | None", watched: Path | None
+) -> bool:
     """To MLflow; whether it has everything. What it raises is of many kinds."""
-    from evaluation.tracking import send, tracking_uri
+    from evaluation.tracking import send, send_trend, tracking_uri
     from training.mlflow_run import without_password
     from training.tracking import reason_of
 
+    output = Path(config.output)
+    home = output if watched is None else output.parent
+    where = without_password(tracking_uri(config, home))
     try:
-        run_id = send(evaluation, config, compared)
+        run_id = send(evaluation, config, compared, home)
+        if watched is not None:
+            send_trend(evaluation, config, watched, home)
     except Exception as error:  # noqa: BLE001
-        where = without_password(tracking_uri(config))
         print(
-            f"hallo3: MLflow at {where} cannot be used now ({reason_of(error)}); everything is in "
-            f"{config.output}, and the same command sends it",
+            f"hallo3: MLflow at {where} cannot be used now ({reason_of(error)}); everything is in {output}, "
+            "and the same command sends it",
             file=sys.stderr,
         )
         return False
     if run_id is not None:
-        print(f"MLflow: run {run_id} at {without_password(tracking_uri(config))}")
+        print(f"MLflow: run {run_id} at {where}")
     return True
 
 
@@ -177,7 +223,7 @@ def _compared(
     from evaluation.gate import judged
     from evaluation.report import Compared
 
-    found = changes(evaluation, Path(config.output), compared, Path(str(baseline)))
+    found = changes(evaluation, Path(config.output), compared, Path(str(baseline)), config.metrics)
     _say_changes(found)
     broken = judged(rules, found)
     for one in broken:

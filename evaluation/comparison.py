@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation.config import MetricsConfig
 from evaluation.figures import figures_of
 from evaluation.found_store import FoundStore
 from evaluation.metrics.interval import mean_interval
@@ -48,8 +49,17 @@ class Change:
         return 100 * self.absolute / abs(self.baseline)
 
 
-def changes(candidate: Evaluation, output: Path, baseline: Evaluation, baseline_output: Path) -> list[Change]:
+def changes(
+    candidate: Evaluation,
+    output: Path,
+    baseline: Evaluation,
+    baseline_output: Path,
+    config: MetricsConfig,
+) -> list[Change]:
     """What changed, of all benchmarks and figures that both have.
+
+    Args:
+        config: of which the metrics are made.
 
     Raises:
         ProtocolsDiffer: a benchmark's figures may not be compared.
@@ -60,7 +70,7 @@ def changes(candidate: Evaluation, output: Path, baseline: Evaluation, baseline_
         if theirs is None:
             continue
         check_same(theirs.protocol, mine.protocol, ("baseline", "candidate"))
-        sides = _Side(baseline_output, theirs), _Side(output, mine)
+        sides = _Side(baseline_output, theirs, config), _Side(output, mine, config)
         rows = baseline.rows_of(mine.name), candidate.rows_of(mine.name)
         for metric in candidate.metrics:
             found += _of_metric(metric, mine.name, sides, rows)
@@ -70,18 +80,18 @@ def changes(candidate: Evaluation, output: Path, baseline: Evaluation, baseline_
 class _Side:
     """One of the two, on one benchmark."""
 
-    def __init__(self, output: Path, result: BenchmarkResult) -> None:
-        self.result = result
+    def __init__(self, output: Path, result: BenchmarkResult, config: MetricsConfig) -> None:
+        self._config = config
         self.generated = FoundStore(output / result.generated_store)
         self.real = FoundStore(output / result.real_store)
 
     def clips(self, metric: str) -> set[str]:
         """That this metric could score."""
-        known = {path.stem: self.generated.scored(path.stem) for path in self.generated.folder.glob("*.json")}
-        return {name for name, one in known.items() if one is not None and metric in one.values}
+        names = {path.stem for path in self.generated.folder.glob("*.json")}
+        return {name for name in names if self.generated.has(name, metric)}
 
     def figures(self, metric: str, clips: Sequence[str]) -> list[Figure]:
-        return figures_of([metric], clips, self.generated, self.real, halves=False).generated
+        return figures_of([metric], self._config, clips, self.generated, self.real).generated
 
 
 def _of_metric(

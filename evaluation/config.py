@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from data_pipeline import config_file
+from data_pipeline.config import FacesConfig, SyncConfig
 from data_pipeline.config_file import Section
 from evaluation.registry import check_metrics
 
@@ -78,6 +79,23 @@ class GenerationConfig(Section):
     encoders: list[str] = Field([], description="KEY=VALUE in place of what the checkpoint says")
 
 
+class MetricsConfig(Section):
+    """What is measured, and with which networks."""
+
+    names: list[str] = Field([], description="empty: all; or MODULE:CLASS of your own")
+    network: Literal["auto", "published", "stand-in"] = Field(
+        "auto", description="of FID and FVD; auto: the published one where it is here"
+    )
+    sync: SyncConfig = Field(SyncConfig(), description="backend: syncnet, or lip_correlation without it")
+    faces: FacesConfig = Field(FacesConfig(), description="of CSIM; backend: embedded, or insightface")
+
+    @field_validator("names")
+    @classmethod
+    def _known(cls, names: list[str]) -> list[str]:
+        check_metrics(names)
+        return names
+
+
 class EvaluationTracking(Section):
     """MLflow. Everything is under `output` either way."""
 
@@ -105,7 +123,7 @@ class EvaluationConfig(Section):
     benchmark: list[BenchmarkConfig] = Field(min_length=1, description="a URI, its section, or a list")
     output: str
     videos: str | None = Field(None, description="instead of a checkpoint: a folder of BENCHMARK/ITEM.mp4")
-    metrics: list[str] = Field([], description="names, or MODULE:CLASS of your own; empty: all")
+    metrics: MetricsConfig = Field(MetricsConfig(), description="its section, or its names alone")
     decoys: int = Field(3, ge=0, description="other items' speech, which a clip's own must beat")
     seed: int = Field(0, ge=0, description="of what is drawn, such as decoys")
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -127,11 +145,10 @@ class EvaluationConfig(Section):
         many = given if isinstance(given, list) else [given]
         return [{"uri": one} if isinstance(one, str) else one for one in many]
 
-    @field_validator("metrics")
+    @field_validator("metrics", mode="before")
     @classmethod
-    def _known(cls, metrics: list[str]) -> list[str]:
-        check_metrics(metrics)
-        return metrics
+    def _named(cls, given: Any) -> Any:
+        return {"names": given} if isinstance(given, list) else given
 
     @model_validator(mode="after")
     def _one_source(self) -> "EvaluationConfig":

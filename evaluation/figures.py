@@ -5,12 +5,15 @@ names of clips, found stores -> a state a metric, of generated and of real clips
   one half of the real clips against the other
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol, Self, runtime_checkable
 
+from evaluation.config import MetricsConfig
 from evaluation.found_store import FoundStore
 from evaluation.metrics.metric import Figure
-from evaluation.registry import make_metrics
+from evaluation.registry import make_metric
 from evaluation.results import Beside
 
 
@@ -23,39 +26,44 @@ class Comparing(Protocol):
 
 
 def figures_of(
-    metrics: Sequence[str], clips: Sequence[str], generated: FoundStore, real: FoundStore, halves: bool = True
+    metrics: Sequence[str],
+    config: MetricsConfig,
+    clips: Sequence[str],
+    generated: FoundStore,
+    real: FoundStore,
+    of_sets: bool = True,
 ) -> Beside:
     """The figures of some clips, over those of them that each metric could score.
 
     Args:
         metrics: names.
-        halves: whether half of the real clips is held against the other, for metrics that compare sets.
+        config: of which they are made.
+        of_sets: also those that compare sets.
     """
     made: list[Figure] = []
     true: list[Figure] = []
     for name in metrics:
-        state = _state(name, clips, generated)
-        if isinstance(state, Comparing):
-            made += state.compute_against(_state(name, clips, real))
-            if halves:
-                true += _halves(name, clips, real)
-        else:
+        state = _state(name, config, clips, generated)
+        if not isinstance(state, Comparing):
             made += state.compute()
-            true += _state(name, clips, real).compute()
+            true += _state(name, config, clips, real).compute()
+        elif of_sets:
+            made += state.compute_against(_state(name, config, clips, real))
+            true += _halves(name, config, clips, real)
     return Beside(made, true)
 
 
-def _halves(name: str, clips: Sequence[str], real: FoundStore) -> list[Figure]:
-    """Every other clip against the rest."""
-    there = [clip for clip in sorted(clips) if real.found(clip, name) is not None]
-    first = _state(name, there[::2], real)
-    figures: list[Figure] = first.compute_against(_state(name, there[1::2], real))
-    return figures
+def _halves(name: str, config: MetricsConfig, clips: Sequence[str], real: FoundStore) -> list[Figure]:
+    """Every other clip against the rest. An interval would suppose that both are of the same items."""
+    there = [clip for clip in sorted(clips) if real.has(clip, name)]
+    first = _state(name, config, there[::2], real)
+    figures: list[Figure] = first.compute_against(_state(name, config, there[1::2], real))
+    return [replace(figure, low=math.nan, high=math.nan) for figure in figures]
 
 
-def _state(name: str, clips: Sequence[str], store: FoundStore) -> Any:
+def _state(name: str, config: MetricsConfig, clips: Sequence[str], store: FoundStore) -> Any:
     """A metric of its own class, which alone it can be compared with."""
-    metric = make_metrics([name])[name]
+    metric = make_metric(name, config)
     for clip in clips:
         found = store.found(clip, name)
         if found is not None:

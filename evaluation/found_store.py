@@ -58,6 +58,11 @@ class FoundStore:
         except (FileNotFoundError, ValueError, TypeError):
             return None
 
+    def has(self, clip: str, metric: str) -> bool:
+        """Whether a metric could score a clip."""
+        scored = self.scored(clip)
+        return scored is not None and metric in scored.values
+
     def found(self, clip: str, metric: str) -> Found | None:
         """What one metric found in a clip; None: it could not score it."""
         scored = self.scored(clip)

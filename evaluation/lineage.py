@@ -11,10 +11,15 @@ from typing import Any
 
 from evaluation.animator import digest_of_files, weights_of
 from training.mlflow_run import SENT
+from training.run_folder import CONFIG
 
 
-def about_checkpoint(checkpoint: Path) -> dict[str, Any]:
-    """What is known; JSON. Raises AnimateError, OSError."""
+def about_checkpoint(checkpoint: Path, run: Path | None = None) -> dict[str, Any]:
+    """What is known; JSON. Raises AnimateError, OSError.
+
+    Args:
+        run: that it is of; None: the folder where its export lies, if that is a run's.
+    """
     weights = weights_of(checkpoint)
     about: dict[str, Any] = {"path": str(checkpoint), "sha256": digest_of_files(weights)}
     described = weights / "config.json"
@@ -29,10 +34,10 @@ def about_checkpoint(checkpoint: Path) -> dict[str, Any]:
                 for data in state.get("samples", {}).get("datasets", [])
             ],
         }
-    run = weights.parent
+    run = run or weights.parent
     if (run / SENT).is_file():
         sent = json.loads((run / SENT).read_text("utf-8"))
         about |= {"run": str(run), "mlflow_run": sent.get("run_id"), "mlflow_uri": sent.get("uri")}
-    elif (run / "config.yaml").is_file():
+    elif (run / CONFIG).is_file():
         about["run"] = str(run)
     return about

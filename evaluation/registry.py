@@ -1,19 +1,29 @@
 """The metrics by name: the one table into which a new one is written. Nothing heavy is imported here.
 
-name -> module:class (metrics/metric.py); a user's own metric is named as module:class in its place
+name -> what makes it of the configuration's `metrics` section (metrics/metric.py says what it is)
+MODULE:CLASS -> a metric of the user's own, made without arguments
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from evaluation.config import MetricsConfig
     from evaluation.metrics.metric import Metric
 
-METRICS = {
-    "face": "evaluation.metrics.face:FaceMetric",
+Make = Callable[["MetricsConfig"], "Metric"]
+
+
+def _face(_: "MetricsConfig") -> "Metric":
+    from evaluation.metrics.face import FaceMetric
+
+    return FaceMetric()
+
+
+METRICS: dict[str, Make] = {
+    "face": _face,
 }
-"""Made without arguments."""
 
 
 def check_metrics(names: Sequence[str]) -> None:
@@ -25,17 +35,21 @@ def check_metrics(names: Sequence[str]) -> None:
             )
 
 
-def make_metrics(names: Sequence[str]) -> "dict[str, Metric]":
-    """New metrics by name, none of them set up; all of the table where no names are given.
+def make_metric(name: str, config: "MetricsConfig") -> "Metric":
+    """A new metric, not set up.
 
-    Raises ValueError: a user's own module or class is not there."""
-    return {name: _made(name) for name in (names or METRICS)}
-
-
-def _made(name: str) -> "Metric":
-    module, _, attribute = METRICS.get(name, name).partition(":")
+    Raises ValueError: a user's own module or class is not there; WeightsUnavailable: a file that the
+    configuration names is not."""
+    if name in METRICS:
+        return METRICS[name](config)
+    module, _, attribute = name.partition(":")
     try:
         metric: Metric = getattr(import_module(module), attribute)()
     except (ModuleNotFoundError, AttributeError) as error:
         raise ValueError(f"metrics: {name} cannot be imported: {error}") from None
     return metric
+
+
+def make_metrics(config: "MetricsConfig") -> "dict[str, Metric]":
+    """All that the configuration asks for, by name; as `make_metric`."""
+    return {name: make_metric(name, config) for name in config.names or METRICS}

@@ -20,7 +20,8 @@ from evaluation.results import BenchmarkResult, Evaluation
 from training.curves import Chart, Line
 
 CURVE = "_curve"
-"""Arrays (N,) whose name ends so are drawn; with {name}_x their places, else 0, 1, ..."""
+"""Arrays (N,) whose name ends so are drawn: `sync_curve` over `sync_shifts`, or over 0, 1, ..."""
+SHIFTS = "_shifts"
 
 
 @dataclass(frozen=True)
@@ -176,8 +177,11 @@ def _curves(name: str, made: FoundStore, benchmark: BenchmarkResult, output: Pat
 
 def _line(source: str, arrays: Mapping[str, np.ndarray], name: str, look: str) -> Line:
     values = np.asarray(arrays[name], np.float64).ravel()
-    places = arrays.get(f"{name}_x", np.arange(len(values)))
-    return Line(source, np.asarray(places).astype(np.int64), values, look)
+    places = np.asarray(arrays.get(name.removesuffix(CURVE) + SHIFTS, np.arange(len(values)))).astype(
+        np.int64
+    )
+    order = np.argsort(places, kind="stable")
+    return Line(source, places[order], values[order], look)
 
 
 def _values_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:

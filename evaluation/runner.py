@@ -31,7 +31,7 @@ from evaluation.found_store import FoundStore, Scored
 from evaluation.look import Look, decoys_of, reader_of
 from evaluation.metrics.metric import Metric
 from evaluation.protocol import Protocol, protocol_of
-from evaluation.registry import METRICS, make_metrics
+from evaluation.registry import make_metrics
 from evaluation.results import BenchmarkResult, Beside, Evaluation, write_results
 from evaluation.scorer import Shot
 from evaluation.scoring import score_all
@@ -76,7 +76,7 @@ class Plan:
 
 def plan(config: EvaluationConfig) -> Plan:
     """Raises BenchmarkError, WeightsUnavailable; ValueError for a metric of one's own that is not there."""
-    metrics = make_metrics(config.metrics or list(METRICS))
+    metrics = make_metrics(config.metrics)
     seeing = reader_of(config.clip).protocol
     opened = [open_benchmark(one, config.clip) for one in config.benchmark]
     return Plan(config, metrics, [Planned(one, protocol_of(config, one, metrics, seeing)) for one in opened])
@@ -193,7 +193,7 @@ class _Benchmark:
                 shots.append(Shot(Look(item, videos[item.name], others), self._generated.folder))
                 kept.append((made, item.name))
         config = self._config
-        outcomes = score_all(shots, self._plan.metric_names, config.clip, config.ray)
+        outcomes = score_all(shots, config.metrics, config.clip, config.ray)
         for done, (number, scored) in enumerate(outcomes, start=1):
             where, name = kept[number]
             where[name] = scored
@@ -230,11 +230,11 @@ class _Benchmark:
 
     def _result(self, rows: Sequence[dict[str, Any]], made: Mapping[str, Scored]) -> BenchmarkResult:
         scored = sorted(name for name, one in made.items() if one.values and name not in self._failed)
-        figures = self._figures(scored, halves=True)
+        figures = self._figures(scored)
         there = [row for row in rows if row["name"] in scored]
         subgroups = {
             kind: {
-                name: figures if len(clips) == len(scored) else self._figures(clips, halves=False)
+                name: self._figures(clips, of_sets=False)
                 for name, clips in bins.items()
                 if len(clips) >= LEAST_IN_GROUP
             }
@@ -255,8 +255,9 @@ class _Benchmark:
             str(_path(self._real.folder, self._output)),
         )
 
-    def _figures(self, clips: Sequence[str], halves: bool) -> Beside:
-        return figures_of(self._plan.metric_names, clips, self._generated, self._real, halves)
+    def _figures(self, clips: Sequence[str], of_sets: bool = True) -> Beside:
+        stores = self._generated, self._real
+        return figures_of(self._plan.metric_names, self._config.metrics, clips, *stores, of_sets)
 
 
 def _prepared(entries: Sequence[Entry], folder: Path) -> Iterator[tuple[Entry, BenchmarkItem | str]]:

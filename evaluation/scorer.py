@@ -7,7 +7,7 @@ Only names, words and values go through Ray.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,11 @@ import numpy as np
 
 from data_pipeline.shards import file_sha256
 from data_pipeline.weights import WeightsUnavailable
-from evaluation.config import ClipConfig
+from evaluation.config import ClipConfig, MetricsConfig
 from evaluation.found_store import FoundStore, Scored
 from evaluation.look import NOT_SEEN, Look, reader_of, see
 from evaluation.metrics.metric import CannotScore, Metric, SeenClip
-from evaluation.registry import make_metrics
+from evaluation.registry import make_metric, make_metrics
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +39,14 @@ class Shot:
 class Scorer:
     """Asked to `prepare`, then to `score`."""
 
-    def __init__(self, metrics: Sequence[str], clip: ClipConfig) -> None:
-        self._names, self._clip = metrics, clip
+    def __init__(self, metrics: MetricsConfig, clip: ClipConfig) -> None:
+        self._config, self._clip = metrics, clip
         self._metrics: dict[str, Metric] = {}
 
     def prepare(self) -> None:
         """Load all networks. Raises MetricUnusable."""
         self._reader = reader_of(self._clip)
-        self._metrics = make_metrics(self._names)
+        self._metrics = make_metrics(self._config)
         for name, metric in self._metrics.items():
             try:
                 metric.setup()
@@ -80,6 +80,7 @@ class Scorer:
         for name, metric in self._metrics.items():
             try:
                 found = metric.measure(clip)
+                make_metric(name, self._config).update(clip.name, found)  # what no state takes is an error
                 values[name] = {key: float(value) for key, value in found.values.items()}
                 arrays[name] = found.arrays
             except CannotScore as error:

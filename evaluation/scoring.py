@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from evaluation.config import ClipConfig, EvaluationRayConfig
+from evaluation.config import ClipConfig, EvaluationRayConfig, MetricsConfig
 from evaluation.found_store import Scored
 from evaluation.scorer import MetricUnusable, Scorer, Shot
 
@@ -28,7 +28,7 @@ class ScorersLost(RuntimeError):
 
 
 def score_all(
-    shots: Sequence[Shot], metrics: Sequence[str], clip: ClipConfig, ray_config: EvaluationRayConfig
+    shots: Sequence[Shot], metrics: MetricsConfig, clip: ClipConfig, ray_config: EvaluationRayConfig
 ) -> Iterator[tuple[int, Scored]]:
     """Score videos on the Ray that is connected; the number of each as it is done.
 
@@ -64,9 +64,9 @@ class _Member:
 
 class _Pool:
     def __init__(
-        self, shots: Sequence[Shot], metrics: Sequence[str], clip: ClipConfig, config: EvaluationRayConfig
+        self, shots: Sequence[Shot], metrics: MetricsConfig, clip: ClipConfig, config: EvaluationRayConfig
     ) -> None:
-        self._given = list(metrics), clip
+        self._given = metrics, clip
         self._config = config
         self._waiting = deque(_Job(number, shot) for number, shot in enumerate(shots))
         self._members: list[_Member] = []

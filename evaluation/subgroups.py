@@ -38,8 +38,8 @@ KINDS = (
     Kind(
         "background",
         ("fact.background_motion", "real.background_dynamics", "generated.background_dynamics"),
-        (0.5,),
-        ("still (below 0.5 px a frame)", "moving"),
+        (0.02,),
+        ("still (below 0.02 frame heights a second)", "moving"),
     ),
     Kind(
         "subject size",

@@ -87,6 +87,25 @@ def send(
         return _Sender(evaluation, config, compared, home or Path(config.output)).send()
 
 
+def send_trend(evaluation: Evaluation, config: EvaluationConfig, watched: Path, home: Path) -> None:
+    """Its figures at its step, into one run for all checkpoints of a training run. Raises as `send`."""
+    if not config.tracking.enabled:
+        return
+    with environment(ENVIRONMENT):
+        from mlflow import MlflowClient
+
+        uri = tracking_uri(config, home)
+        client = MlflowClient(tracking_uri=uri)
+        experiment = experiment_of(client, config.tracking.experiment, uri, home)
+        key = f"trend of {watched.absolute()}"
+        found = client.search_runs([experiment], f"tags.`{RUN_KEY}` = '{key}'", max_results=1)
+        tags = {RUN_KEY: key, "training_run": str(watched.absolute())}
+        run = (
+            found[0] if found else client.create_run(experiment, run_name=f"{watched.name}, trend", tags=tags)
+        )
+        log_metrics(client, run.info.run_id, metrics_of(evaluation), evaluation.checkpoint.get("step"))
+
+
 class _Sender:
     def __init__(
         self, evaluation: Evaluation, config: EvaluationConfig, compared: Compared | None, home: Path

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from evaluation.comparison import Change, changes
+from evaluation.config import MetricsConfig
 from evaluation.found_store import FoundStore, Scored
 from evaluation.gate import GateError, check_rules, judged, parse_rule
 from evaluation.protocol import ProtocolsDiffer, check_same
@@ -37,7 +38,7 @@ def evaluation(folder: Path, values: Mapping[str, float], seed: int = 0) -> Eval
 
 def changed(tmp_path: Path, before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, Change]:
     old, new = evaluation(tmp_path / "old", before), evaluation(tmp_path / "new", after)
-    return {one.figure: one for one in changes(new, tmp_path / "new", old, tmp_path / "old")}
+    return {one.figure: one for one in changes(new, tmp_path / "new", old, tmp_path / "old", MetricsConfig())}
 
 
 def test_a_change_is_that_of_the_clips_that_both_could_score(tmp_path) -> None:
@@ -60,7 +61,7 @@ def test_a_paired_interval_is_narrow_where_clips_differ_more_than_models(tmp_pat
 def test_evaluations_of_two_protocols_are_not_compared_and_the_fields_are_named(tmp_path) -> None:
     old, new = evaluation(tmp_path / "old", {"a": 1}), evaluation(tmp_path / "new", {"a": 1}, seed=5)
     with pytest.raises(ProtocolsDiffer, match=r"seed: 0 \(baseline\), 5 \(candidate\)") as caught:
-        changes(new, tmp_path / "new", old, tmp_path / "old")
+        changes(new, tmp_path / "new", old, tmp_path / "old", MetricsConfig())
     assert "benchmark" not in str(caught.value)
     with pytest.raises(ProtocolsDiffer, match=r"metrics.fid.sha256: nothing \(a\), 12 \(b\)"):
         check_same({}, {"metrics": {"fid": {"sha256": "12"}}}, ("a", "b"))
@@ -69,7 +70,7 @@ def test_evaluations_of_two_protocols_are_not_compared_and_the_fields_are_named(
 def test_a_benchmark_that_the_baseline_has_not_is_no_change(tmp_path) -> None:
     old, new = evaluation(tmp_path / "old", {"a": 1}), evaluation(tmp_path / "new", {"a": 1})
     other = replace(new, benchmarks=[replace(new.benchmarks[0], name="wild")])
-    assert changes(other, tmp_path / "new", old, tmp_path / "old") == []
+    assert changes(other, tmp_path / "new", old, tmp_path / "old", MetricsConfig()) == []
 
 
 def change(baseline: float, candidate: float, figure: str = "fvd", benchmark: str = "hdtf") -> Change:

@@ -43,7 +43,7 @@ def evaluation(folder: Path) -> Evaluation:
             row |= {f"{side}.sync_c": value for side, value in sync.items()}
             for store in (found, real):
                 curve = RNG.normal(size=31).cumsum().astype(np.float32)
-                arrays = {"sync_curve": curve, "sync_curve_x": np.arange(-15, 16)}
+                arrays = {"sync_curve": curve, "sync_shifts": np.arange(15, -16, -1)}
                 store.write(name, Scored("1", {"sync": {"sync_c": 1.0}}), {"sync": arrays})
         else:
             row["error"] = "clip-13.png: no face is seen in the picture of <64> x 64 px"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evaluation.benchmarks import BenchmarkItem
-from evaluation.config import ClipConfig
+from evaluation.config import ClipConfig, MetricsConfig
 from evaluation.found_store import FoundStore, Scored
 from evaluation.look import Look, decoys_of, fitted, reader_of, resized, see
 from evaluation.scorer import MetricUnusable, Scorer, Shot
@@ -20,7 +20,7 @@ MODULE = "tests.evaluation.small_metrics"
 
 @pytest.fixture(scope="module")
 def scorer() -> Scorer:
-    made = Scorer(METRICS, CLIP)
+    made = Scorer(MetricsConfig(names=[*METRICS]), CLIP)
     made.prepare()
     return made
 
@@ -79,7 +79,7 @@ def test_a_metric_that_cannot_score_a_clip_says_so_and_the_others_do(scorer, ite
 
 
 def test_a_metric_with_a_bug_costs_its_own_figure_and_may_do_better_the_next_time(item, tmp_path) -> None:
-    faulty = Scorer([METRICS[0], f"{MODULE}:Faulty"], CLIP)
+    faulty = Scorer(MetricsConfig(names=[METRICS[0], f"{MODULE}:Faulty"]), CLIP)
     faulty.prepare()
     found = scored(faulty, item, grey_clip(tmp_path / "a.mp4", 120))
     assert found.words == f"{MODULE}:Faulty: ZeroDivisionError: of frames by nothing"
@@ -89,7 +89,7 @@ def test_a_metric_with_a_bug_costs_its_own_figure_and_may_do_better_the_next_tim
 
 def test_a_metric_without_its_weights_is_named() -> None:
     with pytest.raises(MetricUnusable, match=r"Weightless cannot be used: .* sha256 0123.* leave it out"):
-        Scorer([f"{MODULE}:Weightless"], CLIP).prepare()
+        Scorer(MetricsConfig(names=[f"{MODULE}:Weightless"]), CLIP).prepare()
 
 
 def test_frames_are_enlarged_to_the_protocol_s_size_and_the_face_is_where_it_was(tmp_path) -> None:

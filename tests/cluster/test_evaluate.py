@@ -1,0 +1,135 @@
+"""`hallo3 evaluate` as a user runs it: what is wrong is said before anything starts; and the gate."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from cluster import cli
+from tests.evaluation.benchmark_makers import METRICS, grey_list, grey_videos, words
+
+HEAVY = ("torch", "ray", "mlflow", "cv2", "av")
+
+
+def given(tmp_path: Path, *more: str) -> list[str]:
+    """The command's words, and a list of three clips."""
+    listed = tmp_path / "list.csv"
+    if not listed.exists():
+        grey_list(tmp_path, {"anna": 100, "ben": 120, "cleo": 140})
+    return words(listed, tmp_path / "videos", tmp_path / "out", *more)
+
+
+def refused(capsys, arguments: list[str]) -> str:
+    assert cli.main(arguments) == 2
+    return capsys.readouterr().err
+
+
+def test_a_wrong_key_is_said_before_anything_heavy_is_imported() -> None:
+    arguments = ["evaluate", "default", "benchmark.uri=data", "benchmark.splitt=test", "output=out"]
+    code = f"from cluster import cli; import sys; print(cli.main({arguments!r})); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
+    assert "benchmark.0.splitt: unknown key (given 'test'); did you mean split?" in done.stderr
+    status, loaded = done.stdout.splitlines()
+    assert status == "2"
+    assert not set(HEAVY) & set(loaded.split())
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["metrics=[fdi]"], "no metric is called 'fdi'; there are face"),
+        (["checkpoint=run"], "give one (given"),
+        (["videos=null"], "give checkpoint=RUN to make videos with"),
+        (["benchmark={uri: x, format: hdtf}"], "format hdtf lists no files: give videos=FOLDER"),
+        (["benchmark=[a/x.csv, b/x.csv]"], "two benchmarks are called x"),
+        (["benchmark=[]"], "benchmark: "),
+        (["--fail-if", "luminance > 1"], "how figures may change against --baseline"),
+        (["--watch", "run"], "leave out checkpoint and videos"),
+    ],
+)
+def test_what_does_not_go_together_is_said(tmp_path, capsys, more, expected) -> None:
+    assert expected.removesuffix(" (given") in refused(capsys, given(tmp_path, *more))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_not_there_is_named(tmp_path, capsys) -> None:
+    assert "no.csv: cannot be read: No such file" in refused(
+        capsys, given(tmp_path, f"benchmark={tmp_path}/no.csv")
+    )
+    assert "nowhere is no dataset" in refused(capsys, given(tmp_path, f"benchmark={tmp_path}/nowhere"))
+    assert "nowhere: no evaluation is there" in refused(
+        capsys, given(tmp_path, "--baseline", f"{tmp_path}/nowhere")
+    )
+    missing = given(tmp_path, "videos=null", f"checkpoint={tmp_path}/nowhere")
+    assert "nowhere: no such checkpoint" in refused(capsys, missing)
+    watching = given(tmp_path, "videos=null", "--watch", str(tmp_path))
+    assert "is no training run's folder" in refused(capsys, watching)
+
+
+@pytest.mark.slow
+def test_from_videos_to_figures_and_a_gate_that_stops_a_release(tmp_path, capsys) -> None:
+    grey_videos(tmp_path / "videos", {"anna": 100, "ben": 120, "cleo": 140})
+    assert cli.main(given(tmp_path)) == 0
+    said = capsys.readouterr()
+    assert "list: 3 of 3 clips scored, protocol " in said.out
+    assert "luminance" in said.out
+    assert (tmp_path / "out" / "report" / "index.html").exists()
+    assert pq.read_table(tmp_path / "out" / "clips.parquet").num_rows == 3
+
+    brighter = grey_videos(tmp_path / "brighter", {"anna": 110, "ben": 130, "cleo": 150})
+    second = [f"videos={brighter}", f"output={tmp_path / 'second'}", f"cache={tmp_path / 'out' / 'real'}"]
+    baseline = ["--baseline", str(tmp_path / "out")]
+    assert cli.main(given(tmp_path, *second, *baseline, "--fail-if", "luminance > +5%")) == 3
+    said = capsys.readouterr()
+    assert "gate: luminance > +5%: list/luminance went from 1" in said.err
+    assert "on 3 clips" in said.err
+    assert cli.main(given(tmp_path, *second, *baseline, "--fail-if", "luminance > +15")) == 0
+    assert "gate: passed, 1 rules" in capsys.readouterr().out
+
+    other_rule = given(tmp_path, *second, *baseline, "--fail-if", "contrast > 1")
+    assert "there is no figure contrast; there are luminance, " in refused(capsys, other_rule)
+    other_seed = given(tmp_path, *second, *baseline, "seed=3")
+    assert "seed: 0 (baseline), 3 (this one)" in refused(capsys, other_seed)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_makes_the_videos_of_a_benchmark_and_a_second_run_makes_none_again(
+    tmp_path, capsys
+) -> None:
+    from tests.evaluation.checkpoints import write_export
+    from tests.evaluation.test_animator import tone
+    from tests.evaluation.test_picture import astronaut
+
+    write_export(tmp_path / "model")
+    astronaut().save(tmp_path / "face.png")
+    rows = []
+    for number, length in enumerate((0.5, 0.7)):
+        tone(tmp_path / f"{number}.wav", length)
+        rows.append(
+            {"name": f"take-{number}", "image": "face.png", "audio": f"{number}.wav", "language": "en"}
+        )
+    rows.append({"name": "silent", "image": "face.png", "audio": "face.png"})
+    (tmp_path / "wild.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = [
+        *["evaluate", "wild", f"benchmark={tmp_path}/wild.jsonl", f"checkpoint={tmp_path}/model"],
+        *[f"output={tmp_path}/out", f"metrics=[{METRICS[0]}, face]", "clip.width=64", "clip.height=64"],
+        *["sampling.steps=2", "sampling.guidance=null", "sampling.sampler=clean", "device=cpu"],
+        *["ray.scorers=1", "ray.object_store_gb=0.1", "generation.workers=1"],
+    ]
+    assert cli.main(arguments) == 0
+    said = capsys.readouterr()
+    assert "wild: 2 of 3 clips scored" in said.out
+    assert "MLflow: run " in said.out
+    found = {row["name"]: row for row in pq.read_table(tmp_path / "out" / "clips.parquet").to_pylist()}
+    assert "face.png" in found["silent"]["error"]
+    assert found["take-0"]["generated.luminance"] > 0
+    assert found["take-0"]["real.luminance" if "real.luminance" in found["take-0"] else "truth"] is None
+    videos = tmp_path / "out" / "videos" / "wild"
+    before = {path.name: path.stat().st_mtime_ns for path in videos.glob("*.mp4")}
+    assert [*sorted(before)] == ["take-0.mp4", "take-1.mp4"]
+    assert cli.main(arguments) == 0
+    assert {path.name: path.stat().st_mtime_ns for path in videos.glob("*.mp4")} == before
