@@ -79,14 +79,11 @@ def _config(run: Path) -> TrainConfig:
 
 
 def _new_steps(run: Path, output: Path) -> Iterator[int]:
-    """Those that are not done, the first one first."""
-    found = {
-        int(path.name.removeprefix("step-"))
-        for path in (run / CHECKPOINTS).glob("step-*")
-        if path.name.removeprefix("step-").isdigit()
-    }
-    exported = step_of_export(run / EXPORT)
-    for step in sorted(found | ({exported} if exported is not None else set())):
+    """Those that are not done, the first one first: of the run, and taken from it before."""
+    found = {step_of_export(run / EXPORT), *map(step_of_export, output.glob(f"step-*/{EXPORT}"))}
+    names = (path.name.removeprefix("step-") for path in (run / CHECKPOINTS).glob("step-*"))
+    found |= {int(name) for name in names if name.isdigit()}
+    for step in sorted(step for step in found if step is not None):
         if not (output / _name(step) / WATCHED).exists():
             yield step
 

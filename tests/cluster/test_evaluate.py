@@ -92,7 +92,7 @@ def test_from_videos_to_figures_and_a_gate_that_stops_a_release(tmp_path, capsys
 
     other_rule = given(tmp_path, *second, *baseline, "--fail-if", "contrast > 1")
     assert "there is no figure contrast; there are luminance, " in refused(capsys, other_rule)
-    other_seed = given(tmp_path, *second, *baseline, "seed=3")
+    other_seed = given(tmp_path, *second, "seed=3", *baseline)
     assert "seed: 0 (baseline), 3 (this one)" in refused(capsys, other_seed)
 
 
