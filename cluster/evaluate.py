@@ -87,6 +87,7 @@ def run(options: argparse.Namespace) -> int:
         from evaluation.fleet import FleetLost
         from evaluation.gate import GateError
         from evaluation.protocol import ProtocolsDiffer
+        from evaluation.registry import MetricsError
         from evaluation.results import ResultsError
         from evaluation.scorer import MetricUnusable
         from evaluation.scoring import ScorersLost
@@ -100,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
         return evaluate(config, options.baseline, options.fail_if).status
     except (*WRONG_INPUTS, BenchmarkError, CrewError, GateError, ProtocolsDiffer, ResultsError) as error:
         return _fail(error, WRONG_INPUT)
-    except (MetricUnusable, WeightsUnavailable) as error:
+    except (MetricUnusable, MetricsError, WeightsUnavailable) as error:
         return _fail(error, WRONG_INPUT)
     except (FleetLost, LaunchError, RunInUse, ScorersLost) as error:
         return _fail(error, PROBLEM)

@@ -1,8 +1,9 @@
 """From what was found in clips to figures: states are built one clip after the other, in bounded memory.
 
 names of clips, found stores -> a state a metric, of generated and of real clips -> figures
-  a metric that compares sets (FID, FVD): generated against real; and as what cannot be beaten,
-  one half of the real clips against the other
+  a metric that compares sets (FID, FVD): generated against real; beside it, as a scale to read it by,
+  one half of the real clips against the other: how far apart are so many clips of other moments?
+  Such distances depend on how many clips there are, so subgroups have none
 """
 
 import math

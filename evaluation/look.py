@@ -53,7 +53,7 @@ def see(look: Look, clip: ClipConfig, reader: ClipReader) -> SeenClip:
     """Raises one of NOT_SEEN."""
     reference = read_picture(look.item.reference)
     _check(look.video, clip, reference)
-    decoys = [_sound(path) for path in look.decoys]
+    decoys = [sound for path in look.decoys if (sound := _sound(path)) is not None]
     seen = reader.read(look.video, look.item.name, reference, decoys)
     if not len(seen.sound):
         own = read_audio(look.item.audio)
@@ -114,5 +114,9 @@ def _check(video: Path, clip: ClipConfig, reference: np.ndarray) -> None:
 
 
 @lru_cache(maxsize=32)
-def _sound(path: Path) -> np.ndarray:
-    return read_audio(path)
+def _sound(path: Path) -> np.ndarray | None:
+    """None where it cannot be read: that costs its own item, and not those that it is a decoy of."""
+    try:
+        return read_audio(path)
+    except (MediaError, OSError):
+        return None

@@ -26,11 +26,15 @@ METRICS: dict[str, Make] = {
 }
 
 
+class MetricsError(ValueError):
+    """Metrics that cannot be made; the message names them."""
+
+
 def check_metrics(names: Sequence[str]) -> None:
-    """Raises ValueError for a name that neither is in the table nor says a module and a class."""
+    """Raises MetricsError for a name that neither is in the table nor says a module and a class."""
     for name in names:
         if name not in METRICS and ":" not in name:
-            raise ValueError(
+            raise MetricsError(
                 f"no metric is called {name!r}; there are {', '.join(METRICS)}, or MODULE:CLASS of your own"
             )
 
@@ -38,7 +42,7 @@ def check_metrics(names: Sequence[str]) -> None:
 def make_metric(name: str, config: "MetricsConfig") -> "Metric":
     """A new metric, not set up.
 
-    Raises ValueError: a user's own module or class is not there; WeightsUnavailable: a file that the
+    Raises MetricsError: a user's own module or class is not there; WeightsUnavailable: a file that the
     configuration names is not."""
     if name in METRICS:
         return METRICS[name](config)
@@ -46,7 +50,7 @@ def make_metric(name: str, config: "MetricsConfig") -> "Metric":
     try:
         metric: Metric = getattr(import_module(module), attribute)()
     except (ModuleNotFoundError, AttributeError) as error:
-        raise ValueError(f"metrics: {name} cannot be imported: {error}") from None
+        raise MetricsError(f"metrics: {name} cannot be imported: {error}") from None
     return metric
 
 

@@ -21,7 +21,7 @@ from training.curves import Chart, Line
 
 CURVE = "_curve"
 """Arrays (N,) whose name ends so are drawn: `sync_curve` over `sync_shifts`, or over 0, 1, ..."""
-SHIFTS = "_shifts"
+PLACES = ("_shifts", "_lags")
 
 
 @dataclass(frozen=True)
@@ -177,9 +177,9 @@ def _curves(name: str, made: FoundStore, benchmark: BenchmarkResult, output: Pat
 
 def _line(source: str, arrays: Mapping[str, np.ndarray], name: str, look: str) -> Line:
     values = np.asarray(arrays[name], np.float64).ravel()
-    places = np.asarray(arrays.get(name.removesuffix(CURVE) + SHIFTS, np.arange(len(values)))).astype(
-        np.int64
-    )
+    stem = name.removesuffix(CURVE)
+    known = [arrays[stem + ending] for ending in PLACES if stem + ending in arrays]
+    places = np.asarray(known[0] if known else np.arange(len(values))).astype(np.int64)
     order = np.argsort(places, kind="stable")
     return Line(source, places[order], values[order], look)
 

@@ -75,7 +75,7 @@ class Plan:
 
 
 def plan(config: EvaluationConfig) -> Plan:
-    """Raises BenchmarkError, WeightsUnavailable; ValueError for a metric of one's own that is not there."""
+    """Raises BenchmarkError, WeightsUnavailable; MetricsError for a metric of one's own that is not there."""
     metrics = make_metrics(config.metrics)
     seeing = reader_of(config.clip).protocol
     opened = [open_benchmark(one, config.clip) for one in config.benchmark]

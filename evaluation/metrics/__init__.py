@@ -2,5 +2,6 @@
 
 metric             what every metric is: measure, update, merge, compute
 interval           a mean over items, and how sure it is
+face               is there one, how large is it, and which way does it look?
 lip_correlation    does the mouth open when the speech has it open?
 """

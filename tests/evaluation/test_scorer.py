@@ -99,7 +99,7 @@ def test_frames_are_enlarged_to_the_protocol_s_size_and_the_face_is_where_it_was
     grey_clip(tmp_path / "sound.mp4", 100)
     clip = ClipConfig(width=256, height=200)
     item = BenchmarkItem("a", tmp_path / "a.png", tmp_path / "sound.mp4", None)
-    look = Look(item, tmp_path / "a.mp4", decoys=(tmp_path / "sound.mp4",))
+    look = Look(item, tmp_path / "a.mp4", decoys=(tmp_path / "sound.mp4", tmp_path / "a.png"))
     seen = see(look, clip, reader_of(clip))
     assert seen.frames.shape == (4, 200, 200, 3)
     assert seen.seen.all()
@@ -109,7 +109,7 @@ def test_frames_are_enlarged_to_the_protocol_s_size_and_the_face_is_where_it_was
     nose = seen.meshes[0].points[1, :2] / 200
     assert np.allclose(nose, [0.44, 0.24], atol=0.06)  # of the astronaut
     assert len(seen.sound) == 4 * 640  # the item's, as the video has none
-    assert len(seen.decoys) == 1
+    assert len(seen.decoys) == 1  # what cannot be read is none
 
 
 def test_sizes_fit_within_the_clip_s_in_the_reference_s_shape() -> None:
