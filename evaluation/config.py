@@ -112,7 +112,9 @@ class EvaluationRayConfig(Section):
 
     scorers: int | None = Field(None, ge=1, description="None: as many as scorer_gpus or scorer_cpus let be")
     scorer_cpus: float = Field(1.0, gt=0)
-    scorer_gpus: float = Field(0.0, ge=0, description="0.5: two share a GPU")
+    scorer_gpus: float | None = Field(
+        None, ge=0, description="None: half a GPU, where there is one and device is not cpu"
+    )
     object_store_gb: float = Field(0.3, gt=0, description="of a cluster that this command starts itself")
 
 
@@ -137,6 +139,15 @@ class EvaluationConfig(Section):
     )
     shown: int = Field(4, ge=1, description="best and worst clips, each, that the report shows")
     watch_every_s: float = Field(30.0, ge=0, description="between two looks; 0: one look")
+
+    @field_validator("output")
+    @classmethod
+    def _is_a_folder(cls, output: str) -> str:
+        if "://" in output:
+            raise ValueError(
+                "is written by all workers at once: give a folder, one that they share on a cluster"
+            )
+        return output
 
     @field_validator("benchmark", mode="before")
     @classmethod

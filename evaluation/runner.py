@@ -193,7 +193,8 @@ class _Benchmark:
                 shots.append(Shot(Look(item, videos[item.name], others), self._generated.folder))
                 kept.append((made, item.name))
         config = self._config
-        outcomes = score_all(shots, config.metrics, config.clip, config.ray)
+        asked = config.ray.model_copy(update={"scorer_gpus": 0.0}) if config.device == "cpu" else config.ray
+        outcomes = score_all(shots, config.metrics, config.clip, asked)
         for done, (number, scored) in enumerate(outcomes, start=1):
             where, name = kept[number]
             where[name] = scored

@@ -17,6 +17,8 @@ from evaluation.scorer import MetricUnusable, Scorer, Shot
 TRIES = 3
 AHEAD = 2
 """Shots that a scorer has."""
+SHARE_OF_A_GPU = 0.5
+"""Of a scorer, unless told: one decodes while the other computes."""
 MOST_SCORERS = 8
 """Without GPUs, unless more are asked for."""
 
@@ -70,7 +72,7 @@ class _Pool:
         self._config = config
         self._waiting = deque(_Job(number, shot) for number, shot in enumerate(shots))
         self._members: list[_Member] = []
-        self._most = scorers_of(config)
+        self._most, self._gpus = scorers_of(config), gpus_of(config)
         self._lost_at_start = 0
 
     @property
@@ -144,9 +146,7 @@ class _Pool:
         import ray
 
         jobs = len(self._waiting) + sum(len(member.jobs) for member in self._members)
-        start: Any = ray.remote(Scorer).options(
-            num_cpus=self._config.scorer_cpus, num_gpus=self._config.scorer_gpus
-        )
+        start: Any = ray.remote(Scorer).options(num_cpus=self._config.scorer_cpus, num_gpus=self._gpus)
         while len(self._members) < min(self._most, jobs):
             actor = start.remote(*self._given)
             self._members.append(_Member(actor, actor.prepare.remote()))
@@ -163,7 +163,16 @@ def scorers_of(config: EvaluationRayConfig) -> int:
 
     if config.scorers is not None:
         return config.scorers
-    there = ray.cluster_resources()
-    if config.scorer_gpus:
-        return max(1, int(there.get("GPU", 0) / config.scorer_gpus))
+    there, gpus = ray.cluster_resources(), gpus_of(config)
+    if gpus:
+        return max(1, int(there.get("GPU", 0) / gpus))
     return max(1, min(MOST_SCORERS, int(there.get("CPU", 1) / config.scorer_cpus)))
+
+
+def gpus_of(config: EvaluationRayConfig) -> float:
+    """What a scorer has of a GPU, on the Ray that is connected."""
+    import ray
+
+    if config.scorer_gpus is not None:
+        return config.scorer_gpus
+    return SHARE_OF_A_GPU if ray.cluster_resources().get("GPU", 0) else 0.0

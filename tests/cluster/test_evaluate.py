@@ -47,6 +47,7 @@ def test_a_wrong_key_is_said_before_anything_heavy_is_imported() -> None:
         (["benchmark={uri: x, format: hdtf}"], "format hdtf lists no files: give videos=FOLDER"),
         (["benchmark=[a/x.csv, b/x.csv]"], "two benchmarks are called x"),
         (["benchmark=[]"], "benchmark: "),
+        (["output=s3://bucket/out"], "is written by all workers at once"),
         (["--fail-if", "luminance > 1"], "how figures may change against --baseline"),
         (["--watch", "run"], "leave out checkpoint and videos"),
     ],
@@ -83,6 +84,12 @@ def test_from_videos_to_figures_and_a_gate_that_stops_a_release(tmp_path, capsys
     assert (tmp_path / "out" / "report" / "index.html").exists()
     assert pq.read_table(tmp_path / "out" / "clips.parquet").num_rows == 3
 
+    unreachable = ["tracking.enabled=true", "tracking.uri=http://127.0.0.1:9"]
+    assert cli.main(given(tmp_path, *unreachable)) == 1
+    said = capsys.readouterr()
+    assert "MLflow at http://127.0.0.1:9 cannot be used now (Connection refused)" in said.err
+    assert "and the same command sends it" in said.err
+
     brighter = grey_videos(tmp_path / "brighter", {"anna": 110, "ben": 130, "cleo": 150})
     second = [f"videos={brighter}", f"output={tmp_path / 'second'}", f"cache={tmp_path / 'out' / 'real'}"]
     baseline = ["--baseline", str(tmp_path / "out")]
@@ -99,30 +106,30 @@ def test_from_videos_to_figures_and_a_gate_that_stops_a_release(tmp_path, capsys
     assert "seed: 0 (baseline), 3 (this one)" in refused(capsys, other_seed)
 
 
-@pytest.mark.slow
-def test_a_checkpoint_makes_the_videos_of_a_benchmark_and_a_second_run_makes_none_again(
-    tmp_path, capsys
-) -> None:
-    from tests.evaluation.checkpoints import write_export
+def wild(tmp_path: Path) -> list[str]:
+    """The command's words for two takes that a small model can make and one without sound."""
     from tests.evaluation.test_animator import tone
     from tests.evaluation.test_picture import astronaut
 
-    write_export(tmp_path / "model")
     astronaut().save(tmp_path / "face.png")
-    rows = []
+    rows = [{"name": "silent", "image": "face.png", "audio": "face.png"}]
     for number, length in enumerate((0.5, 0.7)):
         tone(tmp_path / f"{number}.wav", length)
-        rows.append(
-            {"name": f"take-{number}", "image": "face.png", "audio": f"{number}.wav", "language": "en"}
-        )
-    rows.append({"name": "silent", "image": "face.png", "audio": "face.png"})
+        rows.append({"name": f"take-{number}", "image": "face.png", "audio": f"{number}.wav"})
     (tmp_path / "wild.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    arguments = [
-        *["evaluate", "wild", f"benchmark={tmp_path}/wild.jsonl", f"checkpoint={tmp_path}/model"],
-        *[f"output={tmp_path}/out", f"metrics=[{METRICS[0]}, face]", "clip.width=64", "clip.height=64"],
-        *["sampling.steps=2", "sampling.guidance=null", "sampling.sampler=clean", "device=cpu"],
+    return [
+        *["evaluate", "wild", f"benchmark={tmp_path}/wild.jsonl", f"output={tmp_path}/out"],
+        *[f"metrics=[{METRICS[0]}, face]", "clip.width=64", "clip.height=64", "device=cpu"],
+        *["sampling.steps=2", "sampling.guidance=null", "sampling.sampler=clean"],
         *["ray.scorers=1", "ray.object_store_gb=0.1", "generation.workers=1"],
     ]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_makes_videos_and_a_second_run_makes_none_again(tmp_path, capsys) -> None:
+    from tests.evaluation.checkpoints import write_export
+
+    arguments = [*wild(tmp_path), f"checkpoint={write_export(tmp_path / 'model')}"]
     assert cli.main(arguments) == 0
     said = capsys.readouterr()
     assert "wild: 2 of 3 clips scored" in said.out
@@ -136,3 +143,28 @@ def test_a_checkpoint_makes_the_videos_of_a_benchmark_and_a_second_run_makes_non
     assert [*sorted(before)] == ["take-0.mp4", "take-1.mp4"]
     assert cli.main(arguments) == 0
     assert {path.name: path.stat().st_mtime_ns for path in videos.glob("*.mp4")} == before
+
+
+@pytest.mark.slow
+def test_a_training_run_is_watched_and_its_figures_are_over_its_steps(tmp_path, capsys) -> None:
+    from mlflow import MlflowClient
+
+    from tests.evaluation.checkpoints import write_export
+    from tests.evaluation.test_watch import run_of
+
+    run = run_of(tmp_path)
+    described = write_export(run / "export") / "config.json"
+    config = json.loads(described.read_text())
+    for step in (1, 2):
+        config["training"]["state"] = {"step": step}
+        described.write_text(json.dumps(config))
+        watching = [*wild(tmp_path), "watch_every_s=0", "--watch", str(run)]
+        assert cli.main(watching) == 0
+    assert capsys.readouterr().out.count(", step ") == 2
+    assert (tmp_path / "out" / "step-00000002" / "report" / "index.html").exists()
+    client = MlflowClient(f"sqlite:///{tmp_path}/out/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("hallo3-evaluation").experiment_id])
+    (trend,) = [one for one in runs if one.info.run_name == "run, trend"]
+    history = client.get_metric_history(trend.info.run_id, "wild/luminance")
+    assert [metric.step for metric in history] == [1, 2]
+    assert {one.data.tags.get("training_run") for one in runs} == {str(run)}

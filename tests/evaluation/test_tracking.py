@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.config import EvaluationConfig
+from evaluation.config import EvaluationConfig, EvaluationTracking
 from evaluation.gate import parse_rule
 from evaluation.lineage import about_checkpoint
 from evaluation.report import Compared, write_report
@@ -118,17 +118,27 @@ def test_the_alias_stays_where_the_gate_fails_and_moves_where_it_passes(tmp_path
     assert alias.tags["checkpoint_sha256"] == worse.checkpoint["sha256"]
 
 
-def test_a_server_that_is_not_there_is_told_in_words_and_gets_everything_later(tmp_path) -> None:
+def test_a_server_that_is_not_there_is_told_in_words_and_the_run_is_known_when_it_is_there(tmp_path) -> None:
     from mlflow.exceptions import MlflowException
 
     found, config = written(tmp_path)
-    nowhere = config.model_copy(
-        update={"tracking": config.tracking.model_copy(update={"uri": "http://127.0.0.1:9"})}
-    )
+    off = config.model_copy(update={"tracking": EvaluationTracking(enabled=False)})
+    assert send(found, off, passed()) is None
+    nowhere = config.model_copy(update={"tracking": EvaluationTracking(uri="http://127.0.0.1:9")})
     with pytest.raises(MlflowException) as caught:
         send(found, nowhere, passed())
     assert reason_of(caught.value) == "Connection refused"
-    off = config.model_copy(update={"tracking": config.tracking.model_copy(update={"enabled": False})})
-    assert send(found, off, passed()) is None
-    run_id = send(found, config, passed())
-    assert client_of(config).get_run(run_id).info.status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_what_was_sent_by_half_is_gone_on_with(tmp_path) -> None:
+    found, config = written(tmp_path)
+    clips = Path(config.output) / "clips.parquet"
+    clips.rename(tmp_path / "away")
+    with pytest.raises(OSError, match=r"clips\.parquet"):
+        send(found, config, passed())
+    half = json.loads((Path(config.output) / "mlflow.json").read_text())
+    assert not half["whole"]
+    (tmp_path / "away").rename(clips)
+    assert send(found, config, passed()) == half["run_id"]
+    assert client_of(config).get_run(half["run_id"]).info.status == "FINISHED"
