@@ -1,7 +1,8 @@
 """`hallo3`: one function a command. Nothing heavy is imported before a command's input is known good.
 
 Exit status: 0 done; 1 the command found a problem or could not finish; 2 the command line or the
-configuration is wrong; 4 done, but more sources failed than the configuration allows; 130 stopped.
+configuration is wrong; 3 an evaluation's gate failed; 4 done, but more sources failed than the
+configuration allows; 130 stopped.
 """
 
 import argparse
@@ -9,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cluster import animate, app
+from cluster import animate, app, evaluate
 from cluster.arguments import pixels, positive
 
 PROBLEM, WRONG_INPUT, TOO_MANY_FAILED, STOPPED = 1, 2, 4, 130
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     animate.add_command(commands)
     app.add_command(commands)
+    evaluate.add_command(commands)
     _add_demo(commands)
     return parser
 
@@ -69,10 +71,10 @@ def _add_curate(commands: argparse._SubParsersAction) -> None:
 def _add_sources(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "sources",
-        help="a published list (HDTF, CelebV-HQ, TalkVid) -> a list of sources",
+        help="a published list (HDTF, CelebV, TalkVid) -> a list of sources",
         description="Turn a published list and the videos that you have of it into a list for `curate`.",
     )
-    command.add_argument("format", metavar="FORMAT", choices=["hdtf", "celebv-hq", "talkvid"])
+    command.add_argument("format", metavar="FORMAT", choices=["hdtf", "celebv-hq", "celebv-text", "talkvid"])
     command.add_argument(
         "annotations", metavar="LIST", type=Path, help="HDTF's folder HDTF_dataset, or the JSON file"
     )

@@ -114,6 +114,8 @@ def _in_words(problem: Any, model: type[BaseModel], name: str) -> str:
 def _allowed_keys(model: type[BaseModel], path: list[str]) -> list[str]:
     section = model
     for key in path:
+        if key.isdecimal():  # a place in a list of sections
+            continue
         field = section.model_fields.get(key)
         nested = [kind for kind in _kinds(field.annotation) if issubclass(kind, BaseModel)] if field else []
         if not nested:
@@ -123,7 +125,7 @@ def _allowed_keys(model: type[BaseModel], path: list[str]) -> list[str]:
 
 
 def _kinds(annotation: Any) -> list[type]:
-    """The classes that an annotation allows."""
-    if get_origin(annotation) in (Union, UnionType):
+    """The classes that an annotation allows, in a list or not."""
+    if get_origin(annotation) in (Union, UnionType, list):
         return [kind for part in get_args(annotation) for kind in _kinds(part)]
     return [annotation] if isinstance(annotation, type) else []

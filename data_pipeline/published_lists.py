@@ -1,4 +1,4 @@
-"""Published lists: what HDTF, CelebV-HQ and TalkVid publish, as a source list that `curate` reads.
+"""Published lists: what HDTF, CelebV-HQ, CelebV-Text and TalkVid publish, as a list that `curate` reads.
 
     annotations (text or JSON)     ->  ListedClip: video, seconds, box          one parser a format
     ListedClip + folder of videos  ->  Source: file, seconds, crop in pixels    or the video is missing
@@ -241,6 +241,28 @@ def _celebv_hq(path: Path) -> Iterator[ListedClip]:
             )
 
 
+def _celebv_text(path: Path) -> Iterator[ListedClip]:
+    """CelebV-Text (Yu et al., CVPR 2023): celebvtext_info.json, as CelebV-HQ's but with boxes in pixels."""
+    listed = _json(path)
+    if not isinstance(listed, dict) or not isinstance(listed.get("clips"), dict):
+        raise SourcesError(f"{path}: no object `clips`; give CelebV-Text's own JSON file")
+    for name, row in listed["clips"].items():
+        with _reading(path, name):
+            left, top, right, bottom = (
+                float(row["bbox"][side]) for side in ("left", "top", "right", "bottom")
+            )
+            yield ListedClip(
+                clip=name,
+                names=(row["ytb_id"],),
+                start_s=float(row["duration"]["start_sec"]),
+                end_s=float(row["duration"]["end_sec"]),
+                box=(left, top, right, bottom),
+                box_of="pixels",
+                url=f"https://www.youtube.com/watch?v={row['ytb_id']}",
+                licence="non-commercial research",
+            )
+
+
 def _talkvid(path: Path) -> Iterator[ListedClip]:
     """TalkVid (Chen et al., 2025): a JSON array, or an object a line, without boxes."""
     rows = _json(path)
@@ -296,5 +318,6 @@ def _youtube_id(url: str) -> str:
 FORMATS: dict[str, Callable[[Path], Iterator[ListedClip]]] = {
     "hdtf": _hdtf,
     "celebv-hq": _celebv_hq,
+    "celebv-text": _celebv_text,
     "talkvid": _talkvid,
 }

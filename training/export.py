@@ -39,8 +39,8 @@ EXPORT = "export"
 CARD = "model_card.md.j2"
 
 
-def export(checkpoint: Path, config: TrainConfig) -> Path:
-    """Write RUN/export and return it.
+def export(checkpoint: Path, config: TrainConfig, folder: Path | None = None) -> Path:
+    """Write RUN/export, or `folder`, and return it.
 
     Raises:
         CheckpointError: the checkpoint is not whole, or of another configuration.
@@ -48,7 +48,8 @@ def export(checkpoint: Path, config: TrainConfig) -> Path:
     """
     run = Path(config.output)
     model = trained_model(checkpoint, config)
-    final, partial = run / EXPORT, run / f".{EXPORT}.partial"
+    final = folder or run / EXPORT
+    partial = final.with_name(f".{final.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from pydantic import BaseModel
+
 from data_pipeline.dataset import Dataset, DatasetError
 from data_pipeline.storage import replacing
 from training.config import TrainConfig
@@ -143,11 +145,11 @@ class MlflowRun:
         logging.getLogger("alembic").setLevel(logging.WARNING)  # of a new database
         client = MlflowClient(tracking_uri=self.uri)
         experiment = self._experiment(client)
-        if self.sent.run_id is None or not _is_there(client, self.sent.run_id):
+        if self.sent.run_id is None or not is_there(client, self.sent.run_id):
             run_id = self._find(client, experiment) or self._make(client, experiment)
             self.note(run_id=run_id, steps={}, files={}, status_sent="RUNNING")
             self._rows = GrowingRows(self.folder / METRICS)
-        _send_params(client, str(self.sent.run_id), parameters(self._config))
+        send_params(client, str(self.sent.run_id), parameters(self._config))
         return client
 
     def _experiment(self, client: "MlflowClient") -> str:
@@ -235,8 +237,8 @@ class GrowingRows:
             raise MetricsError(f"{self._path}: not a row of metrics: {line[:80]!r}: {error!r}") from None
 
 
-def parameters(config: TrainConfig) -> dict[str, str]:
-    """The configuration as MLflow's params: `optimizer.learning_rate`, `dataset.0.uri`."""
+def parameters(config: BaseModel) -> dict[str, str]:
+    """A configuration as MLflow's params: `optimizer.learning_rate`, `dataset.0.uri`."""
     return {key: text[:LONGEST_VALUE] for key, text in _flat(config.model_dump(mode="json"))}
 
 
@@ -246,7 +248,8 @@ def without_password(uri: str) -> str:
     return uri.replace(f":{password}@", ":***@") if password else uri
 
 
-def _send_params(client: "MlflowClient", run_id: str, given: Mapping[str, str]) -> None:
+def send_params(client: "MlflowClient", run_id: str, given: Mapping[str, str]) -> None:
+    """A run's params; where it has other ones already, tags say what has changed."""
     from mlflow.entities import Param, RunTag
 
     data = client.get_run(run_id).data
@@ -278,7 +281,8 @@ def _metrics(rows: list[dict[str, Any]]) -> list[Any]:
     ]
 
 
-def _is_there(client: "MlflowClient", run_id: str) -> bool:
+def is_there(client: "MlflowClient", run_id: str) -> bool:
+    """Whether MLflow has the run, and nobody has deleted it."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -73,7 +73,7 @@ def tracked(config: TrainConfig, tell: Tell, patience: Patience = Patience()) ->
     if not config.tracking.enabled:
         yield ending
         return
-    with _environment(ENVIRONMENT):
+    with environment(ENVIRONMENT):
         run = MlflowRun(config, tracking_uri(config))
         run.note(status="RUNNING", ended_s=None)
         thread = _Thread(run, tell, patience)
@@ -97,7 +97,7 @@ def tracking_uri(config: TrainConfig) -> str:
 
 def send(config: TrainConfig) -> None:
     """Send what MLflow lacks of a run that nobody trains now. Raises whatever MLflow does, MetricsError."""
-    with _environment(ENVIRONMENT):
+    with environment(ENVIRONMENT):
         run = MlflowRun(config, tracking_uri(config))
         if run.sent.ended_s is None:  # its driver was killed
             last = run.folder / METRICS
@@ -184,7 +184,8 @@ def reason_of(error: BaseException) -> str:
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Variables, where the environment has nothing of its own; as before at the end."""
     mine = {name: value for name, value in values.items() if name not in os.environ}
     os.environ |= mine
     try:

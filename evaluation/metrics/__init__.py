@@ -1,6 +1,7 @@
 """What is measured of videos: one file a metric, each with its known answers in the tests.
 
 metric             what every metric is: measure, update, merge, compute
+face               is there one, how large is it, and which way does it look?
 interval           a mean over items, and how sure it is
 mean_of_clips      the state of every metric whose figures are means over clips
 sync               Sync-C, Sync-D and the offset, by SyncNet; syncnet_crops: the face as it is shown to it
