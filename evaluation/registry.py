@@ -21,7 +21,70 @@ def _face(_: "MetricsConfig") -> "Metric":
     return FaceMetric()
 
 
+def _fid(config: "MetricsConfig") -> "Metric":
+    from evaluation.metrics.fid import Fid
+
+    return Fid(config.network)
+
+
+def _fvd(config: "MetricsConfig") -> "Metric":
+    from evaluation.metrics.fvd import Fvd
+
+    return Fvd(config.network)
+
+
+def _e_fid(_: "MetricsConfig") -> "Metric":
+    from evaluation.metrics.e_fid import EFid
+
+    return EFid()
+
+
+def _sync(config: "MetricsConfig") -> "Metric":
+    from evaluation.metrics.sync import sync_metric
+
+    return sync_metric(config.sync)
+
+
+def _csim(config: "MetricsConfig") -> "Metric":
+    from evaluation.metrics.csim import Csim
+
+    return Csim(config.faces)
+
+
+def _dynamics(_: "MetricsConfig") -> "Metric":
+    from evaluation.metrics.dynamics import Dynamics
+
+    return Dynamics()
+
+
+def _sharpness(_: "MetricsConfig") -> "Metric":
+    from evaluation.metrics.sharpness import Sharpness
+
+    return Sharpness()
+
+
+def _quality(_: "MetricsConfig") -> "Metric":
+    from evaluation.metrics.quality import Quality
+
+    return Quality()
+
+
+def _flicker(_: "MetricsConfig") -> "Metric":
+    from evaluation.metrics.flicker import Flicker
+
+    return Flicker()
+
+
 METRICS: dict[str, Make] = {
+    "fid": _fid,
+    "fvd": _fvd,
+    "sync": _sync,
+    "csim": _csim,
+    "e_fid": _e_fid,
+    "dynamics": _dynamics,
+    "sharpness": _sharpness,
+    "quality": _quality,
+    "flicker": _flicker,
     "face": _face,
 }
 

@@ -3,24 +3,22 @@
 boxes, meshes of a clip -> share of frames with a face, its height in frame heights, how far it is turned
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Self
+from collections.abc import Mapping
 
 import numpy as np
 
 from data_pipeline.models.head_pose import pose_of_mesh
-from evaluation.metrics.interval import mean_interval
-from evaluation.metrics.metric import CannotScore, Figure, Found, SeenClip
+from evaluation.metrics.mean_of_clips import MeanOfClips
+from evaluation.metrics.metric import CannotScore, Found, SeenClip
 
 
-class FaceMetric:
+class FaceMetric(MeanOfClips):
     """`face_seen`: the mean share of frames in which a face is seen. A clip without any counts as 0."""
 
-    names: Sequence[str] = ("face_seen",)
     protocol: Mapping[str, object] = {"face": "as seen by all metrics"}
 
     def __init__(self) -> None:
-        self._seen: dict[str, float] = {}
+        super().__init__(["face_seen"])
 
     def setup(self) -> None:
         """It has no network."""
@@ -39,24 +37,3 @@ class FaceMetric:
         if turned:
             values["yaw_deg"] = float(np.median(turned))
         return Found(values)
-
-    def update(self, clip: str, found: Found) -> None:
-        """Take a clip in, once."""
-        self._seen[clip] = found.values["face_seen"]
-
-    def merge(self, other: Self) -> None:
-        """Take another state's clips in."""
-        self._seen |= other._seen
-
-    def compute(self) -> list[Figure]:
-        """The mean over clips; NaN where there is none."""
-        return [mean_figure("face_seen", self._seen)]
-
-
-def mean_figure(name: str, values: Mapping[str, float]) -> Figure:
-    """The mean of one value a clip, by the clip's name; its interval where there are two."""
-    by_name = [values[clip] for clip in sorted(values)]
-    if len(by_name) < 2:
-        return Figure(name, by_name[0] if by_name else float("nan"), float("nan"), float("nan"), len(by_name))
-    found = mean_interval(by_name)
-    return Figure(name, found.value, found.low, found.high, found.n)
