@@ -194,7 +194,8 @@ class _Benchmark:
                 kept.append((made, item.name))
         config = self._config
         asked = config.ray.model_copy(update={"scorer_gpus": 0.0}) if config.device == "cpu" else config.ray
-        outcomes = score_all(shots, config.metrics, config.clip, asked)
+        agreed = {name: metric.protocol for name, metric in self._plan.metrics.items()}
+        outcomes = score_all(shots, config.metrics, config.clip, agreed, asked)
         for done, (number, scored) in enumerate(outcomes, start=1):
             where, name = kept[number]
             where[name] = scored

@@ -7,6 +7,7 @@ Only names, words and values go through Ray.
 """
 
 import logging
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +40,11 @@ class Shot:
 class Scorer:
     """Asked to `prepare`, then to `score`."""
 
-    def __init__(self, metrics: MetricsConfig, clip: ClipConfig) -> None:
-        self._config, self._clip = metrics, clip
+    def __init__(
+        self, metrics: MetricsConfig, clip: ClipConfig, agreed: Mapping[str, Mapping[str, object]]
+    ) -> None:
+        """`agreed`: every metric's protocol where the evaluation was planned."""
+        self._config, self._clip, self._agreed = metrics, clip, agreed
         self._metrics: dict[str, Metric] = {}
 
     def prepare(self) -> None:
@@ -48,10 +52,19 @@ class Scorer:
         self._reader = reader_of(self._clip)
         self._metrics = make_metrics(self._config)
         for name, metric in self._metrics.items():
+            self._check_agreed(name, metric)
             try:
                 metric.setup()
             except (OSError, ValueError, WeightsUnavailable) as error:
                 raise MetricUnusable(f"metric {name} cannot be used: {error}; or leave it out") from None
+
+    def _check_agreed(self, name: str, metric: Metric) -> None:
+        """A machine on which a metric would take another network must not mix its figures in."""
+        if dict(metric.protocol) != dict(self._agreed[name]):
+            raise MetricUnusable(
+                f"metric {name}: {platform.node()} would measure it by {dict(metric.protocol)}, and the "
+                f"evaluation is by {dict(self._agreed[name])}; put the same weights on all machines"
+            )
 
     def score(self, shot: Shot) -> Scored:
         """What there is to know of a video. What may go well the next time is not kept."""

@@ -6,7 +6,7 @@ shots -> scorers, two each: one is read while Ray brings the next -> (number, Sc
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,15 +30,22 @@ class ScorersLost(RuntimeError):
 
 
 def score_all(
-    shots: Sequence[Shot], metrics: MetricsConfig, clip: ClipConfig, ray_config: EvaluationRayConfig
+    shots: Sequence[Shot],
+    metrics: MetricsConfig,
+    clip: ClipConfig,
+    agreed: Mapping[str, Mapping[str, object]],
+    ray_config: EvaluationRayConfig,
 ) -> Iterator[tuple[int, Scored]]:
     """Score videos on the Ray that is connected; the number of each as it is done.
+
+    Args:
+        agreed: every metric's protocol, by its name.
 
     Raises:
         MetricUnusable: a metric's weights are not here, say.
         ScorersLost: no scorer lives long enough.
     """
-    pool = _Pool(shots, metrics, clip, ray_config)
+    pool = _Pool(shots, (metrics, clip, agreed), ray_config)
     try:
         while pool.works:
             yield from pool.hear()
@@ -65,10 +72,9 @@ class _Member:
 
 
 class _Pool:
-    def __init__(
-        self, shots: Sequence[Shot], metrics: MetricsConfig, clip: ClipConfig, config: EvaluationRayConfig
-    ) -> None:
-        self._given = metrics, clip
+    def __init__(self, shots: Sequence[Shot], given: tuple[Any, ...], config: EvaluationRayConfig) -> None:
+        """`given`: what a scorer is made of."""
+        self._given = given
         self._config = config
         self._waiting = deque(_Job(number, shot) for number, shot in enumerate(shots))
         self._members: list[_Member] = []

@@ -9,6 +9,7 @@ from evaluation.benchmarks import BenchmarkItem
 from evaluation.config import ClipConfig, MetricsConfig
 from evaluation.found_store import FoundStore, Scored
 from evaluation.look import Look, decoys_of, fitted, reader_of, resized, see
+from evaluation.registry import make_metrics
 from evaluation.scorer import MetricUnusable, Scorer, Shot
 from tests.evaluation.benchmark_makers import METRICS, SIDE, grey_clip
 from tests.evaluation.test_picture import astronaut
@@ -18,9 +19,14 @@ CLIP = ClipConfig(width=SIDE, height=SIDE)
 MODULE = "tests.evaluation.small_metrics"
 
 
+def scorer_of(*names: str) -> Scorer:
+    config = MetricsConfig(names=[*names])
+    return Scorer(config, CLIP, {name: metric.protocol for name, metric in make_metrics(config).items()})
+
+
 @pytest.fixture(scope="module")
 def scorer() -> Scorer:
-    made = Scorer(MetricsConfig(names=[*METRICS]), CLIP)
+    made = scorer_of(*METRICS)
     made.prepare()
     return made
 
@@ -79,7 +85,7 @@ def test_a_metric_that_cannot_score_a_clip_says_so_and_the_others_do(scorer, ite
 
 
 def test_a_metric_with_a_bug_costs_its_own_figure_and_may_do_better_the_next_time(item, tmp_path) -> None:
-    faulty = Scorer(MetricsConfig(names=[METRICS[0], f"{MODULE}:Faulty"]), CLIP)
+    faulty = scorer_of(METRICS[0], f"{MODULE}:Faulty")
     faulty.prepare()
     found = scored(faulty, item, grey_clip(tmp_path / "a.mp4", 120))
     assert found.words == f"{MODULE}:Faulty: ZeroDivisionError: of frames by nothing"
@@ -89,7 +95,13 @@ def test_a_metric_with_a_bug_costs_its_own_figure_and_may_do_better_the_next_tim
 
 def test_a_metric_without_its_weights_is_named() -> None:
     with pytest.raises(MetricUnusable, match=r"Weightless cannot be used: .* sha256 0123.* leave it out"):
-        Scorer(MetricsConfig(names=[f"{MODULE}:Weightless"]), CLIP).prepare()
+        scorer_of(f"{MODULE}:Weightless").prepare()
+
+
+def test_a_machine_that_would_take_another_network_measures_nothing() -> None:
+    planned = {METRICS[0]: {"of": "all pixels", "network": "published"}}
+    with pytest.raises(MetricUnusable, match=r"would measure it by .* and the evaluation is by .*published"):
+        Scorer(MetricsConfig(names=[METRICS[0]]), CLIP, planned).prepare()
 
 
 def test_frames_are_enlarged_to_the_protocol_s_size_and_the_face_is_where_it_was(tmp_path) -> None:
