@@ -24,6 +24,8 @@ PHASES = {"identity": 1 / 4, "audio": 3 / 4}
 """And each one's share of the time."""
 SAMPLED = ("--steps", "10", "--guidance", "4", "--sampler", "clean", "--device", "cpu", "--workers", "2")
 """How the held-out takes are made."""
+SCORED = ("clip.width=256", "clip.height=256", "clip.max_s=1.04", "device=cpu")
+"""How much of them is looked at by networks that take a second for a second of video."""
 
 
 def run(output: Path, minutes: float) -> int:
@@ -51,6 +53,7 @@ def run(output: Path, minutes: float) -> int:
         print(f"{source.name:<28} {expected:<16} {', '.join(sorted(found)):<24}{mark}".rstrip())
     print(f"{len(known) - wrong} of {len(known)} sources came out as they are known to be")
     status = fit_codec(output / "dataset", output / "codec") or train(output, minutes) or judge(output)
+    status = status or evaluate(output)
     return PROBLEM if wrong else status
 
 
@@ -137,6 +140,27 @@ def judge(output: Path) -> int:
     page = write_report(output / "report.html", takes, folders, found, " ".join(SAMPLED))
     print(f"{summary(found)}; {page}")
     return 0
+
+
+def evaluate(output: Path) -> int:
+    """`hallo3 evaluate` of the same videos, beside the real takes: every metric, and the report."""
+    from cluster import evaluate as command
+
+    real = sorted((output / "held_out").glob("*.mp4"))
+    lines = [
+        {"name": take.stem, "image": str(take.with_suffix(".png").absolute()), "video": str(take.absolute())}
+        for take in real
+    ]
+    listed = output / "held_out.jsonl"
+    listed.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
+    given = [
+        f"benchmark={listed}",
+        f"videos={output / 'made' / 'trained'}",
+        f"output={output / 'evaluation'}",
+    ]
+    parser = argparse.ArgumentParser()
+    command.add_command(parser.add_subparsers())
+    return command.run(parser.parse_args(["evaluate", "wild", *given, *SCORED]))
 
 
 def _list(takes: "list[HeldOut]", folder: Path) -> Path:
