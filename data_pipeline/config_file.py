@@ -37,10 +37,13 @@ def load(model: type[Config], presets: Path, config: str, overrides: list[str]) 
 def checked(model: type[Config], values: dict[str, Any], overrides: list[str], name: str) -> Config:
     """A checked configuration; `name` says in errors where the values came from. Raises ConfigError."""
     values = json.loads(json.dumps(values))  # a copy to write into
-    for override in overrides:
+    for number, override in enumerate(overrides):
         key, separator, text = override.partition("=")
         if not separator or not key:
             raise ConfigError(f"{override!r} is not an override: write key=value, e.g. output=out")
+        lost = next((earlier for earlier in overrides[:number] if earlier.startswith(f"{key}.")), None)
+        if lost is not None:
+            raise ConfigError(f"{override} would take back {lost}, given before it: write it first")
         _set(values, key.split("."), _parse(key, text))
     try:
         return model.model_validate(values)

@@ -44,6 +44,7 @@ def test_a_file_may_start_from_a_preset(tmp_path) -> None:
         (["nonsense"], ["'nonsense' is not an override"]),
         (["name.deeper=1"], ["name is a value"]),
         (["name=[1"], ["name", "is not a YAML value"]),
+        (["encode.width=64", "encode={height: 64}"], ["would take back encode.width=64", "write it first"]),
     ],
 )
 def test_a_wrong_override_is_named_with_what_is_allowed(overrides, words) -> None:
