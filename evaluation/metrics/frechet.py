@@ -8,13 +8,16 @@ al., NeurIPS 2017.
 """
 
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from scipy.linalg import eigvalsh
 from scipy.linalg.lapack import dpstrf
 
 from evaluation.metrics.stored_state import read_state, write_state
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ROWS = 4096
 """Features that are turned into float64 at a time, so that memory does not grow with their number."""
@@ -31,8 +34,12 @@ class FeatureStatistics:
         self.sum = np.zeros(dim)
         self.outer = np.zeros((dim, dim))
 
-    def update(self, features: np.ndarray) -> Self:
-        """Take in (N, dim) numbers. Raises ValueError for another shape and where one is not finite."""
+    def update(self, features: "np.ndarray | Tensor") -> Self:
+        """Take in (N, dim) numbers, also as a network gives them: a tensor on any device.
+
+        Raises ValueError for another shape and where one is not finite."""
+        if not isinstance(features, np.ndarray):
+            features = features.detach().cpu().numpy()
         if features.ndim != 2 or features.shape[1] != self.dim:
             raise ValueError(f"features are {features.shape}, not (N, {self.dim})")
         if not np.isfinite(features).all():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -120,6 +121,12 @@ def test_many_features_at_once_are_taken_in_parts():
     found = statistics_of(features)
     assert found.count == len(features)
     np.testing.assert_allclose(found.covariance, np.cov(features.astype(float).T), rtol=1e-9)
+
+
+def test_what_a_network_gives_is_taken_as_it_is():
+    given = torch.rand(5, 3, requires_grad=True)
+    ours, theirs = FeatureStatistics(3).update(given), FeatureStatistics(3).update(given.detach().numpy())
+    assert np.array_equal(ours.outer, theirs.outer)
 
 
 def test_float32_features_are_summed_in_float64():
