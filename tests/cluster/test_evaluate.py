@@ -41,7 +41,7 @@ def test_a_wrong_key_is_said_before_anything_heavy_is_imported() -> None:
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        (["metrics=[fdi]"], "no metric is called 'fdi'; there are face"),
+        (["metrics=[fdi]"], "no metric is called 'fdi'; there are fid"),
         (["checkpoint=run"], "give one (given"),
         (["videos=null"], "give checkpoint=RUN to make videos with"),
         (["benchmark={uri: x, format: hdtf}"], "format hdtf lists no files: give videos=FOLDER"),
