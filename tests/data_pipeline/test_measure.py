@@ -119,10 +119,8 @@ def test_a_killed_driver_loses_nothing_and_measures_no_committed_source_again(
     assert list(verify(Dataset.open(root))) == []
 
 
-@pytest.mark.parametrize(
-    "stage",
-    ["Decode", *(pytest.param(one, marks=pytest.mark.slow) for one in ("Look", "Synchronise", "Encode"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["Decode", "Look", "Synchronise", "Encode"])
 def test_a_killed_worker_is_replaced_and_the_dataset_is_the_same(
     videos, undisturbed, tmp_path, stage
 ) -> None:
