@@ -9,7 +9,6 @@ published at https://github.com/joonson/syncnet_python (MIT); the layers bear it
 The MFCC front end is the one that it was trained with: python_speech_features' defaults.
 """
 
-import pickle
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +20,7 @@ from scipy.signal import medfilt
 from torch import Tensor, nn
 
 from data_pipeline.clip import ANALYSIS_RATE
+from data_pipeline.models.state_file import load_weights
 
 WEIGHTS = "syncnet_v2"
 WEIGHTS_FILE = "syncnet_v2.model"
@@ -78,12 +78,8 @@ class SyncNet(nn.Module):
     def load(cls, path: Path | str) -> "SyncNet":
         """The published file `syncnet_v2.model`, or any state dict of this network.
 
-        Raises ValueError, saying what is wrong with the file, where it is none."""
-        state = _read_state(Path(path))
-        network = cls()
-        _check_state(Path(path), state, network.state_dict())
-        network.load_state_dict(state, strict=False)  # what is allowed to be missing, `_check_state` says
-        return network
+        Raises as `load_weights` does."""
+        return load_weights(cls(), path)
 
     def audio(self, x: Tensor | np.ndarray) -> Tensor:
         """(B, 1, 13, 20) MFCC, coefficient by time -> (B, 1024)."""
@@ -118,34 +114,6 @@ def _layer_3d(
 
 def _head() -> nn.Sequential:
     return nn.Sequential(nn.Linear(512, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, 1024))
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} is not a SyncNet state dict: torch finds more or less than plain tensors in it. Is it "
-            f"a web page saved by mistake, or a pickled module? The file to have is {WEIGHTS_FILE}; "
-            f"of a module, save its state_dict()"
-        ) from error
-    except (EOFError, RuntimeError) as error:
-        raise ValueError(f"{path} is cut short or damaged: {str(error).splitlines()[0]}") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path} holds a {type(state).__name__}, not a state dict of SyncNet")
-    return state
-
-
-def _check_state(path: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    # Counters of training steps, which torch wrote from 0.4.1 on, and which evaluation does not read.
-    needed = {name for name in expected if not name.endswith("num_batches_tracked")}
-    if odd := sorted((needed - set(found)) | (set(found) - set(expected))):
-        what = "is missing" if odd[0] in expected else "is none of its names"
-        raise ValueError(f"{path} is not SyncNet's state dict: {len(odd)} names differ; {odd[0]} {what}")
-    for name in sorted(needed):
-        if found[name].shape != expected[name].shape:
-            sizes = f"{tuple(found[name].shape)}, not {tuple(expected[name].shape)}"
-            raise ValueError(f"{path} is of another SyncNet: {name} is {sizes}")
 
 
 def mfcc(wav_int16: np.ndarray) -> np.ndarray:

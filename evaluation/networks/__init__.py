@@ -3,7 +3,7 @@
 inception            FID's: (B, 3, H, W) uint8 -> (B, 2048)
 i3d                  FVD's: (B, 3, 16, 224, 224) in -1..1 -> (B, 400); prepare: a video to its size and range
 efficientnet_lite0   the stand-in that travels in a package: (B, 3, H, W) uint8 -> (B, 1280)
-state_file           a file of weights -> a network; same_padding: what two of them have from TensorFlow
+same_padding         what two of them have from TensorFlow
 extractor            a network at work on arrays
 """
 

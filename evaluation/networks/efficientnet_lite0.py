@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, relu6
 
+from data_pipeline.models.state_file import load_weights
 from evaluation.networks.same_padding import pad_same
-from evaluation.networks.state_file import load_weights
 
 WEIGHTS = "efficientnet-lite0"
 WEIGHTS_FILE = "efficientnet-lite0-57934424.pth"

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool3d, interpolate, max_pool3d, relu
 
+from data_pipeline.models.state_file import load_weights
 from evaluation.networks.same_padding import pad_same
-from evaluation.networks.state_file import load_weights
 
 WEIGHTS = "i3d-kinetics-400"
 WEIGHTS_FILE = "rgb_imagenet.pt"

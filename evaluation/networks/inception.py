@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, relu
 
-from evaluation.networks.state_file import load_weights
+from data_pipeline.models.state_file import load_weights
 
 WEIGHTS = "fid-inception"
 WEIGHTS_FILE = "pt_inception-2015-12-05-6726825d.pth"

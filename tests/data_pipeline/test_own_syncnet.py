@@ -70,7 +70,7 @@ def test_a_file_that_is_missing_or_no_syncnet_is_named_before_anything_starts(tm
         prepare(curation(tmp_path / "gone", sources=str(tmp_path / "videos")))
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other")
     with pytest.raises(
-        weights.WeightsUnavailable, match=r"sync\.syncnet\.weights: .*not SyncNet's state dict"
+        weights.WeightsUnavailable, match=r"sync\.syncnet\.weights: .*not the state dict of SyncNet"
     ):
         prepare(curation(tmp_path / "other", sources=str(tmp_path / "videos")))
 

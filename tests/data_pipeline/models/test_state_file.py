@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from data_pipeline.models.state_file import load_weights
 from data_pipeline.weights import WeightsUnavailable, digest_of_file
-from evaluation.networks.state_file import load_weights
 
 
 class Small(nn.Module):
